@@ -1,0 +1,90 @@
+"""The one door to Kubernetes objects: list, watch, apply, status. Nothing above can tell which store is behind it.
+
+Objects are plain dicts as in a manifest (apiVersion, kind, metadata, spec, status); receivers never change them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Protocol
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A resource type: its API group ("" is core), version, kind and plural name."""
+
+    group: str
+    version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Key:
+    """Names one object: kind ("Pod"), namespace ("" for cluster-scoped kinds) and name."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+class Change(Enum):
+    APPLIED = "applied"  # added or modified
+    DELETED = "deleted"
+    SYNCED = "synced"  # everything that existed when the watch began has been delivered
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    change: Change
+    key: Key | None = None  # None with SYNCED
+    object: Object | None = None  # the last known one with DELETED
+
+
+class StoreError(Exception):
+    """An operation failed; the text names the file or server, the object and the field."""
+
+
+class Conflict(StoreError):
+    """The object has changed since it was read."""
+
+
+class NotFound(StoreError):
+    """There is no such object."""
+
+
+class Store(Protocol):
+    """Safe for one event loop. Every write is one atomic change that all watchers see."""
+
+    async def list(self, kind: Kind, namespace: str = "") -> tuple[Object, ...]:
+        """All objects of a kind, in all namespaces when none is named."""
+
+    def watch(self, kinds: tuple[Kind, ...]) -> AsyncIterator[Event]:
+        """What exists, then SYNCED, then changes, without end and without a gap (resumed or relisted)."""
+
+    async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
+        """Raises NotFound."""
+
+    async def apply(self, obj: Object) -> Object:
+        """Create, or replace labels, annotations and spec (status stays). Raises StoreError when malformed."""
+
+    async def change(self, key: Key, edit: Callable[[dict[str, Any]], None]) -> Object:
+        """Read, edit a private copy, write, again on Conflict. Raises NotFound."""
+
+    async def change_status(self, key: Key, edit: Callable[[dict[str, Any]], None]) -> Object:
+        """As `change`, but only what `edit` does to `status` is kept."""
+
+    async def delete(self, key: Key) -> None:
+        """Raises NotFound."""
