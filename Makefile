@@ -1,0 +1,32 @@
+# Ambit. `make demo` shows what it does, `make test` proves it; both set up a fresh Debian 12 machine by themselves.
+PYTHON := .venv/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types bench clean
+
+help:                 ## what can be made
+	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p;s/^\([a-z]*\):  *## /  make \1\t/p' Makefile | expand -t 16
+
+setup:                ## install Debian packages, link kernel headers, make .venv
+	@deploy/setup.sh
+
+demo: setup           ## the whole story on a two-node mesh of this machine
+	@$(PYTHON) -m cli.demo
+
+test: setup lint types  ## everything: lint, types, all tests (root and namespaces included)
+	@$(PYTHON) -m pytest $(ARGS)
+
+lint: setup           ## ruff and the import rule
+	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check . && echo "ruff: clean"
+	@report=$$(.venv/bin/lint-imports --no-logo 2>&1) && echo "imports: one direction" || { echo "$$report"; exit 1; }
+
+types: setup          ## mypy, strict
+	@.venv/bin/mypy
+
+bench: setup          ## byte path against Envoy (perf/README.md)
+	@$(PYTHON) -m perf.bench $(ARGS)
+
+clean:                ## end a local mesh and forget what was built
+	@[ ! -x .venv/bin/ambit ] || .venv/bin/ambit local down
+	@rm -rf .venv build perf/build .mypy_cache .pytest_cache .ruff_cache .hypothesis *.egg-info
