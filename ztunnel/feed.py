@@ -7,6 +7,8 @@ what it has.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from msgspec import Struct
 
 from mesh.model.address import Ip, SocketAddress
@@ -44,11 +46,22 @@ class CertificateMissing(Message, frozen=True):
     reason: str
 
 
+class SocketRole(StrEnum):
+    """What a socket that the agent opened inside a pod's network namespace is for."""
+
+    OUTBOUND = "outbound"  # TCP listener on loopback, 15001: captured dials
+    INBOUND = "inbound"  # TCP listener on the wildcard, 15006: captured plaintext
+    HBONE = "hbone"  # TCP listener on the wildcard, 15008
+    DNS_TCP = "dns-tcp"  # TCP listener on loopback, 15053
+    DNS_UDP = "dns-udp"  # UDP socket on loopback, 15053
+
+
 class PodAdded(Message, frozen=True):
     """An enrolled pod of this node.
 
-    Descriptors: its network namespace, then listeners outbound, inbound plaintext, HBONE, DNS over TCP, and the DNS
-    UDP socket.
+    Descriptors: its network namespace, then one non-blocking socket for each of `sockets`, in that order. A role comes
+    twice when it has an IPv4 and an IPv6 socket (those on loopback); the wildcard ones are dual-stack, or IPv4 only
+    where the namespace has no IPv6.
     """
 
     uid: WorkloadUid
@@ -57,6 +70,7 @@ class PodAdded(Message, frozen=True):
     service_account: str
     netns_cookie: int
     addresses: tuple[Ip, ...]
+    sockets: tuple[SocketRole, ...]
 
 
 class PodRemoved(Message, frozen=True):
