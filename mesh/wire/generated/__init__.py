@@ -1,0 +1,1 @@
+"""Protobuf messages compiled from mesh/wire/*.proto; never edited by hand."""
