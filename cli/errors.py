@@ -10,8 +10,8 @@ from typing import NoReturn
 from controller.store.interface import StoreError
 
 OK = 0
-WRONG = 1          # the command worked and what it looked at is not right, or it could not do what was asked
-USAGE = 2          # the words of the command were wrong (as Typer itself uses it)
+WRONG = 1  # the command worked and what it looked at is not right, or it could not do what was asked
+USAGE = 2  # the words of the command were wrong (as Typer itself uses it)
 
 
 class CommandFailed(Exception):

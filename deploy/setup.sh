@@ -10,8 +10,9 @@ fail() { printf 'ambit: %s\n' "$*" >&2; exit 1; }
 [ "$(id -u)" = 0 ] || fail "set-up needs root: it installs packages and later makes network namespaces and loads eBPF"
 command -v apt-get >/dev/null || fail "set-up knows Debian only (no apt-get here): see README.md for what it would install"
 
-# python3-bpfcc is BCC for /usr/bin/python3; nftables gives Services to pods outside the mesh; openssl is a peer in tests.
-packages=(python3-bpfcc python3-venv iproute2 nftables openssl)
+# python3-bpfcc is BCC for /usr/bin/python3; nftables gives Services to pods outside the mesh; openssl and curl are peers
+# in tests and in the demo.
+packages=(python3-bpfcc python3-venv iproute2 nftables openssl curl)
 release=$(uname -r)
 headers=/lib/modules/$release/build
 

@@ -1,0 +1,5 @@
+"""`python -m cli` is `ambit`."""
+
+from cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""`make demo`: the story of a label, told on a two-node mesh of this machine and proved on the wire."""
