@@ -98,6 +98,9 @@ class Cidr:
     ip: Ip
     length: int
 
+    def __str__(self) -> str:
+        return f"{self.ip}/{self.length}"
+
     def contains(self, ip: Ip) -> bool:
         if is_v6(self.ip) != is_v6(ip):
             return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -85,3 +86,24 @@ class Authorization:
     @property
     def key(self) -> PolicyKey:
         return PolicyKey(f"{self.namespace}/{self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySet:
+    """The policies of one destination, in the order in which they decide."""
+
+    deny: tuple[Authorization, ...] = ()
+    allow: tuple[Authorization, ...] = ()
+    dry_run: tuple[Authorization, ...] = ()  # reported, never enforced
+    missing: tuple[PolicyKey, ...] = ()  # the workload names them, but they have not been delivered
+
+    @classmethod
+    def of(cls, policies: Iterable[Authorization], missing: Iterable[PolicyKey] = ()) -> PolicySet:
+        policies = sorted(policies, key=lambda policy: policy.key)
+        enforced = [policy for policy in policies if not policy.dry_run]
+        return cls(
+            deny=tuple(policy for policy in enforced if policy.action is Action.DENY),
+            allow=tuple(policy for policy in enforced if policy.action is Action.ALLOW),
+            dry_run=tuple(policy for policy in policies if policy.dry_run),
+            missing=tuple(sorted(missing)),
+        )

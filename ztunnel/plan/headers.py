@@ -1,0 +1,154 @@
+"""The headers of a CONNECT: who calls (baggage), from where and for which service (forwarded), which trace.
+
+What comes from a peer is a claim: parsers bound what they read, never raise, and drop what is malformed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from urllib.parse import quote, unquote
+
+from mesh.model.address import SocketAddress
+from mesh.model.workload import Workload
+
+BAGGAGE = "baggage"
+FORWARDED = "forwarded"
+TRACEPARENT = "traceparent"
+FORWARDED_NETWORK = "x-forwarded-network"
+
+_LONGEST = 8192  # bytes of a baggage header (W3C Baggage 3.3.2)
+_MOST_MEMBERS = 64  # likewise
+_LONGEST_VALUE = 256  # a label value in the mesh is at most 253 characters
+_BAGGAGE_SAFE = "!#$&'()*+-./:<=>?@[]^_`{|}~"  # baggage-octet (W3C Baggage 3.3.1.3) without "%"
+_LONGEST_FORWARDED = 1024
+_PAIR = re.compile(
+    r"\s*(?P<name>[!#$%&'*+.^_`|~0-9A-Za-z-]+)="
+    r'(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<token>[^\s;,"]*))\s*(?P<end>[;,]|$)'
+)
+_HOSTNAME = re.compile(r"[A-Za-z0-9._*-]{1,253}")
+_KINDS = ("deployment", "cronjob", "pod", "job")
+
+
+def request_headers(
+    source: Workload, client: SocketAddress, service: str, trace_id: int, span_id: int
+) -> tuple[tuple[str, str], ...]:
+    """The headers of a CONNECT for `client`, an app's socket in pod `source`; `service` is the addressed hostname."""
+    return (
+        (BAGGAGE, build_baggage(source)),
+        (FORWARDED, build_forwarded(client, service)),
+        (TRACEPARENT, build_traceparent(trace_id, span_id)),
+    )
+
+
+def response_headers(destination: Workload) -> tuple[tuple[str, str], ...]:
+    return ((BAGGAGE, build_baggage(destination)),)
+
+
+# --- baggage
+
+
+@dataclass(frozen=True, slots=True)
+class Baggage:
+    """What a peer says about its workload; "" where it says nothing."""
+
+    cluster: str = ""
+    namespace: str = ""
+    workload_name: str = ""
+    workload_type: str = ""
+    service: str = ""
+    version: str = ""
+    region: str = ""
+    zone: str = ""
+
+
+_MEMBERS = {
+    "k8s.cluster.name": "cluster",
+    "k8s.namespace.name": "namespace",
+    "service.name": "service",
+    "service.version": "version",
+    "cloud.region": "region",
+    "cloud.availability_zone": "zone",
+}
+
+
+def build_baggage(workload: Workload) -> str:
+    """Istio's keys in Istio's order, empty ones left out."""
+    members = (
+        ("k8s.cluster.name", workload.cluster_id),
+        ("k8s.namespace.name", workload.namespace),
+        (f"k8s.{workload.workload_type.name.lower()}.name", workload.workload_name),
+        ("service.name", workload.canonical_name),
+        ("service.version", workload.canonical_revision),
+        ("cloud.region", workload.locality.region),
+        ("cloud.availability_zone", workload.locality.zone),
+    )
+    return ",".join(f"{key}={quote(value, safe=_BAGGAGE_SAFE)}" for key, value in members if value)
+
+
+def parse_baggage(text: str) -> Baggage:
+    """Unknown keys are ignored, of a repeated key the last counts; too long a header is ignored as a whole."""
+    found: dict[str, str] = {}
+    for member in text.split(",")[:_MOST_MEMBERS] if len(text) <= _LONGEST else ():
+        key, _, value = member.partition(";")[0].partition("=")
+        value = unquote(value.strip(), errors="replace")
+        if len(value) <= _LONGEST_VALUE and value.isprintable():
+            found.update(_member(key.strip(), value))
+    return Baggage(**found)
+
+
+def _member(key: str, value: str) -> dict[str, str]:
+    if key in _MEMBERS:
+        return {_MEMBERS[key]: value}
+    for kind in _KINDS:
+        if key == f"k8s.{kind}.name":
+            return {"workload_type": kind, "workload_name": value}
+    return {}
+
+
+# --- forwarded (RFC 7239)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    """Of the first hop: the client's socket, and the host that it asked for."""
+
+    client: SocketAddress | None = None
+    host: str = ""
+
+
+def build_forwarded(client: SocketAddress, service: str = "") -> str:
+    host = f";host={service}" if service else ""
+    return f'for="{client}"{host}'
+
+
+def parse_forwarded(text: str) -> Forwarded:
+    """Only the first element; a header with anything malformed in it says nothing."""
+    pairs: dict[str, str] = {}
+    position = 0
+    while position < len(text) <= _LONGEST_FORWARDED:
+        pair = _PAIR.match(text, position)
+        if pair is None or pair["name"].lower() in pairs:
+            return Forwarded()
+        quoted = pair["quoted"]
+        pairs[pair["name"].lower()] = pair["token"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        if pair["end"] != ";":
+            break
+        position = pair.end()
+    host = pairs.get("host", "")
+    return Forwarded(_socket_address(pairs.get("for", "")), host if _HOSTNAME.fullmatch(host) else "")
+
+
+def _socket_address(text: str) -> SocketAddress | None:
+    try:
+        return SocketAddress.parse(text)
+    except ValueError:
+        return None
+
+
+# --- trace context (W3C Trace Context level 1)
+
+
+def build_traceparent(trace_id: int, span_id: int) -> str:
+    """From 128 and 64 random bits; not sampled."""
+    return f"00-{trace_id or 1:032x}-{span_id or 1:016x}-00"

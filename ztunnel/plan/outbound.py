@@ -1,0 +1,174 @@
+"""Where a connection that a pod opens goes: past the mesh, through a tunnel, or nowhere.
+
+A service's address comes before a pod's, a service's waypoint before its endpoints, a pod's waypoint before the pod.
+What the mesh demands and cannot give is refused, never sent in plain text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from mesh.model.address import SocketAddress, is_loopback
+from mesh.model.identity import SpiffeId
+from mesh.model.ports import HBONE, PROXY_PORTS
+from mesh.model.state import MeshState
+from mesh.model.workload import (
+    GatewayAddress,
+    LoadBalancingMode,
+    Service,
+    TunnelProtocol,
+    Workload,
+    WorkloadUid,
+)
+from ztunnel.plan.balance import Unavailable, Upstream, choose_ip, choose_upstream
+from ztunnel.plan.plan import Chance, Flag, OutboundPlan, PassThrough, Refuse, Tunnel
+
+
+def plan_outbound(
+    mesh: MeshState,
+    source: WorkloadUid,
+    destination: SocketAddress,
+    chance: Chance,
+    avoid: frozenset[WorkloadUid] = frozenset(),
+) -> OutboundPlan:
+    """Decide on one connection of the pod `source` to `destination`, the address that its app dialled.
+
+    `avoid` names endpoints (`Tunnel.workload`) that could not be dialled for this connection: when no byte has been
+    sent, the caller plans again without them.
+    """
+    own = mesh.workload(source)
+    if own is None:
+        return Refuse(f"workload {source} is not known yet")
+    if destination.port in PROXY_PORTS and (is_loopback(destination.ip) or destination.ip in own.addresses):
+        return Refuse(f"{destination} is a port of the pod's own proxy", Flag.DENY)
+    service = mesh.service_at(own.network, destination.ip, own.namespace)
+    if service is not None:
+        return _to_service(mesh, own, service, destination, chance, avoid)
+    target = mesh.workload_at(own.network, destination.ip)
+    if target is None:
+        return PassThrough(destination, "the destination is not in the mesh")
+    return _to_workload(mesh, own, target, destination, chance, avoid)
+
+
+def _to_service(
+    mesh: MeshState,
+    own: Workload,
+    service: Service,
+    destination: SocketAddress,
+    chance: Chance,
+    avoid: frozenset[WorkloadUid],
+) -> OutboundPlan:
+    waypoint = _waypoint_of(service, chance)
+    if waypoint is not None and not _is_waypoint(mesh, own, waypoint):
+        name = f"service {service.key}"
+        return _to_waypoint(mesh, own, waypoint, name, service.hostname, destination, chance, avoid)
+    if service.load_balancing is not None and service.load_balancing.mode is LoadBalancingMode.PASSTHROUGH:
+        return PassThrough(destination, f"service {service.key} is passed through", service.hostname)
+    upstream = choose_upstream(mesh, own, service, destination, chance, avoid)
+    if isinstance(upstream, Unavailable):
+        return Refuse(upstream.reason)
+    return _direct(own, upstream.workload, upstream.address, service)
+
+
+def _to_workload(
+    mesh: MeshState,
+    own: Workload,
+    target: Workload,
+    destination: SocketAddress,
+    chance: Chance,
+    avoid: frozenset[WorkloadUid],
+) -> OutboundPlan:
+    waypoint = target.waypoint
+    if waypoint is not None and target.uid != own.uid and not _is_waypoint(mesh, own, waypoint):
+        return _to_waypoint(mesh, own, waypoint, f"workload {target.uid}", "", destination, chance, avoid)
+    if target.uid in avoid:
+        return Refuse(f"workload {target.uid} could not be reached")
+    return _direct(own, target, destination)
+
+
+def _direct(own: Workload, target: Workload, address: SocketAddress, service: Service | None = None) -> OutboundPlan:
+    hostname = service.hostname if service else ""
+    if target.uid == own.uid:
+        return PassThrough(address, "the pod dials itself", hostname, target.uid)
+    if target.tunnel_protocol is not TunnelProtocol.HBONE:
+        return PassThrough(address, f"workload {target.uid} takes no tunnels", hostname, target.uid)
+    identities = _identities(target, service.subject_alt_names if service else ())
+    return Tunnel(str(address), SocketAddress(address.ip, HBONE), identities, target.uid, hostname)
+
+
+# --- waypoints
+
+
+def _waypoint_of(service: Service, chance: Chance) -> GatewayAddress | None:
+    """One of the weighted waypoints in proportion to their weights, else the only one."""
+    total = sum(each.weight for each in service.weighted_waypoints)
+    left = int(chance() * total) if total else 0
+    for each in service.weighted_waypoints:
+        if left < each.weight:
+            return each.destination
+        left -= each.weight
+    return service.waypoint
+
+
+def _is_waypoint(mesh: MeshState, own: Workload, waypoint: GatewayAddress) -> bool:
+    """Whether the caller is that waypoint: what it sends has been through it."""
+    found = mesh.gateway(waypoint, own.network, own.namespace)
+    if isinstance(found, Service):
+        return found.key in own.services
+    return found is not None and found.uid == own.uid
+
+
+def _to_waypoint(
+    mesh: MeshState,
+    own: Workload,
+    waypoint: GatewayAddress,
+    bound: str,
+    hostname: str,
+    destination: SocketAddress,
+    chance: Chance,
+    avoid: frozenset[WorkloadUid],
+) -> Tunnel | Refuse:
+    """A tunnel to one pod of the waypoint, in it CONNECT to the address as the app dialled it."""
+    at = SocketAddress(destination.ip, waypoint.hbone_port or HBONE)
+    found = mesh.gateway(waypoint, own.network, own.namespace)
+    if found is None:
+        return Refuse(f"the waypoint {_gateway_name(waypoint)} of {bound} is not known")
+    upstream = (
+        choose_upstream(mesh, own, found, at, chance, avoid)
+        if isinstance(found, Service)
+        else _waypoint_workload(own, found, at, avoid)
+    )
+    if isinstance(upstream, Unavailable):
+        return Refuse(f"the waypoint of {bound} is not ready: {upstream.reason}")
+    identities = _identities(upstream.workload, found.subject_alt_names if isinstance(found, Service) else ())
+    return Tunnel(str(destination), upstream.address, identities, upstream.workload.uid, hostname, via_waypoint=True)
+
+
+def _waypoint_workload(
+    own: Workload, waypoint: Workload, at: SocketAddress, avoid: frozenset[WorkloadUid]
+) -> Upstream | Unavailable:
+    if waypoint.uid in avoid:
+        return Unavailable(f"workload {waypoint.uid} could not be reached")
+    if waypoint.network != own.network:
+        return Unavailable(f"no route to network {waypoint.network!r}, where workload {waypoint.uid} is")
+    ip = choose_ip(waypoint, at.ip)
+    if ip is None:
+        return Unavailable(f"workload {waypoint.uid} has no address")
+    return Upstream(waypoint, SocketAddress(ip, at.port))
+
+
+def _gateway_name(waypoint: GatewayAddress) -> str:
+    destination = waypoint.destination
+    return destination if isinstance(destination, str) else f"{destination.network}/{destination.ip}"
+
+
+def _identities(workload: Workload, names: Iterable[str]) -> frozenset[SpiffeId]:
+    """Whom a tunnel's other end may prove to be. Names that are not SPIFFE IDs cannot match a certificate of ours."""
+    return frozenset({workload.identity, *filter(None, map(_parsed, names))})
+
+
+def _parsed(name: str) -> SpiffeId | None:
+    try:
+        return SpiffeId.parse(name)
+    except ValueError:
+        return None
