@@ -1,0 +1,92 @@
+"""Asks the CA for the certificate of an identity that runs on this node (Istio: citadel.proto, node impersonation)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc.aio
+from google.protobuf.struct_pb2 import Struct
+
+from mesh.identity import certificates
+from mesh.identity.csr import CertificateRequest, request_certificate
+from mesh.model.identity import SpiffeId
+from mesh.wire.generated import ca_pb2
+from mesh.wire.services import CREATE_CERTIFICATE_PATH, IMPERSONATED_IDENTITY
+from ztunnel.agent import control
+from ztunnel.agent.config import Control
+from ztunnel.agent.control import ControlError
+from ztunnel.agent.credential import Credential
+
+DEADLINE = 10.0  # seconds for one request: a CA that hangs must not hold up a renewal
+
+
+class CertificateAuthority:
+    """One channel for all requests, opened anew when the root certificate has changed."""
+
+    def __init__(self, settings: Control, cluster_id: str, ttl: float) -> None:
+        self._settings = settings
+        self._cluster_id = cluster_id
+        self._ttl = ttl
+        self._roots: bytes | None = None
+        self._channel: grpc.aio.Channel | None = None
+
+    async def issue(self, identity: SpiffeId) -> Credential:
+        """A new key and its certificate. Raises ControlError."""
+        request = request_certificate(identity)
+        response = await self._create(request, identity)
+        return credential_of(identity, request.private_key, response.cert_chain)
+
+    async def close(self) -> None:
+        if self._channel is not None:
+            await self._channel.close()
+
+    async def _create(self, request: CertificateRequest, identity: SpiffeId) -> ca_pb2.IstioCertificateResponse:
+        if not self._settings.address:
+            raise ControlError("there is no CA: CA_ADDRESS is empty")
+        channel = await self._open()
+        method = channel.unary_unary(
+            CREATE_CERTIFICATE_PATH,
+            request_serializer=ca_pb2.IstioCertificateRequest.SerializeToString,
+            response_deserializer=ca_pb2.IstioCertificateResponse.FromString,
+        )
+        impersonated = Struct()
+        impersonated.update({IMPERSONATED_IDENTITY: str(identity)})
+        message = ca_pb2.IstioCertificateRequest(
+            csr=request.csr.decode(), validity_duration=max(1, int(self._ttl)), metadata=impersonated
+        )
+        metadata = control.metadata(self._settings, self._cluster_id)
+        try:
+            return await method(message, timeout=DEADLINE, metadata=metadata)
+        except grpc.aio.AioRpcError as error:
+            raise ControlError(f"the CA at {self._settings.address} says {control.describe(error)}") from error
+
+    async def _open(self) -> grpc.aio.Channel:
+        roots = control.roots(self._settings)
+        if self._channel is not None and roots == self._roots:
+            return self._channel
+        old, self._channel, self._roots = self._channel, control.open_channel(self._settings), roots
+        if old is not None:
+            asyncio.get_running_loop().create_task(old.close(DEADLINE))  # other requests may still be on it
+        return self._channel
+
+
+def credential_of(identity: SpiffeId, private_key: bytes, chain: Sequence[str]) -> Credential:
+    """From the CA's answer: leaf, intermediates, and last the roots. Raises ControlError when it does not fit."""
+    if len(chain) < 2:
+        raise ControlError(f"the CA sent {len(chain)} certificates; a leaf and its roots were expected")
+    # One element may hold several certificates; the leaf is the first of all.
+    *issued, roots = (part.strip() + "\n" for part in chain)
+    pem = "".join(issued).encode()
+    try:
+        leaf = certificates.parse_leaf(pem)
+        certificates.load_chain(roots)
+        fits = certificates.key_fits(pem, private_key)
+    except ValueError as error:
+        raise ControlError(f"the CA sent a certificate that cannot be read: {error}") from error
+    if leaf.identities != (identity,):
+        names = ", ".join(map(str, leaf.identities)) or "nobody"
+        raise ControlError(f"the CA sent a certificate for {names} instead of {identity}")
+    if not fits:
+        raise ControlError("the CA sent a certificate for another key")
+    return Credential(identity, pem, private_key, roots.encode(), leaf.not_before, leaf.not_after)
