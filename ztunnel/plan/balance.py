@@ -22,6 +22,17 @@ from ztunnel.plan.plan import Chance
 
 
 @dataclass(frozen=True, slots=True)
+class Dial:
+    """One connection that is being planned: who opens it, to what address, and which endpoints have failed it."""
+
+    mesh: MeshState
+    source: Workload
+    destination: SocketAddress
+    chance: Chance
+    avoid: frozenset[WorkloadUid] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Upstream:
     """An endpoint, and where its app listens for what the service's port stands for."""
 
@@ -36,33 +47,23 @@ class Unavailable:
     reason: str
 
 
-def choose_upstream(
-    mesh: MeshState,
-    source: Workload,
-    service: Service,
-    requested: SocketAddress,
-    chance: Chance,
-    avoid: frozenset[WorkloadUid] = frozenset(),
-) -> Upstream | Unavailable:
-    """Draw one endpoint for `requested` (the address of the service that was dialled); those in `avoid` are left out.
+def choose_upstream(dial: Dial, service: Service) -> Upstream | Unavailable:
+    """Draw one endpoint of the service whose address is dialled; those to be avoided are left out.
 
     One draw suffices when it is usable; a second one, among the usable, gives each of those the same probability.
     """
-    if all(port.service_port != requested.port for port in service.ports):
-        return Unavailable(f"service {service.key} has no port {requested.port}")
+    port = dial.destination.port
+    if all(each.service_port != port for each in service.ports):
+        return Unavailable(f"service {service.key} has no port {port}")
     balancing = service.load_balancing or LoadBalancing()
-    candidates = mesh.endpoints(service.key, healthy=balancing.health_policy is HealthPolicy.ONLY_HEALTHY)
+    candidates = dial.mesh.endpoints(service.key, healthy=balancing.health_policy is HealthPolicy.ONLY_HEALTHY)
     if not _prefers(balancing):
-        drawn = candidates.draw(chance())
-        address = drawn and _usable(source, service, requested, avoid, drawn)
-        if drawn and address:
-            return Upstream(drawn, address)
-    usable = [each for each in candidates.members if _usable(source, service, requested, avoid, each)]
-    drawn = Endpoints(nearest(balancing, source, usable)).draw(chance())
-    address = drawn and _usable(source, service, requested, avoid, drawn)
-    if drawn and address:
-        return Upstream(drawn, address)
-    return Unavailable(_why_none(mesh, source, service, requested, avoid, usable))
+        upstream = _upstream(dial, service, candidates.draw(dial.chance()))
+        if upstream is not None:
+            return upstream
+    usable = [each for each in candidates.members if _upstream(dial, service, each)]
+    drawn = Endpoints(nearest(balancing, dial.source, usable)).draw(dial.chance())
+    return _upstream(dial, service, drawn) or Unavailable(_why_none(dial, service, usable))
 
 
 def nearest(balancing: LoadBalancing, source: Workload, endpoints: Iterable[Workload]) -> list[Workload]:
@@ -134,31 +135,22 @@ def _family_allowed(families: IpFamilies, ip: Ip) -> bool:
     return families in (IpFamilies.AUTOMATIC, IpFamilies.DUAL) or (families is IpFamilies.IPV6_ONLY) == is_v6(ip)
 
 
-def _usable(
-    source: Workload, service: Service, requested: SocketAddress, avoid: frozenset[WorkloadUid], endpoint: Workload
-) -> SocketAddress | None:
-    if endpoint.uid in avoid or endpoint.network != source.network:
+def _upstream(dial: Dial, service: Service, endpoint: Workload | None) -> Upstream | None:
+    if endpoint is None or endpoint.uid in dial.avoid or endpoint.network != dial.source.network:
         return None
-    ip = choose_ip(endpoint, requested.ip, service.ip_families)
-    port = target_port(service, endpoint, requested.port)
-    return SocketAddress(ip, port) if ip and port else None
+    ip = choose_ip(endpoint, dial.destination.ip, service.ip_families)
+    port = target_port(service, endpoint, dial.destination.port)
+    return Upstream(endpoint, SocketAddress(ip, port)) if ip and port else None
 
 
-def _why_none(
-    mesh: MeshState,
-    source: Workload,
-    service: Service,
-    requested: SocketAddress,
-    avoid: frozenset[WorkloadUid],
-    usable: list[Workload],
-) -> str:
+def _why_none(dial: Dial, service: Service, usable: list[Workload]) -> str:
     """The first reason that holds, from the plainest on."""
     name = f"service {service.key}"
-    members = mesh.endpoints(service.key, healthy=False).members
-    healthy = mesh.endpoints(service.key).members
-    untried = [each for each in healthy if each.uid not in avoid]
-    near = [each for each in untried if each.network == source.network]
-    addressed = [each for each in near if choose_ip(each, requested.ip, service.ip_families)]
+    members = dial.mesh.endpoints(service.key, healthy=False).members
+    healthy = dial.mesh.endpoints(service.key).members
+    untried = [each for each in healthy if each.uid not in dial.avoid]
+    near = [each for each in untried if each.network == dial.source.network]
+    addressed = [each for each in near if choose_ip(each, dial.destination.ip, service.ip_families)]
     if usable:
         return f"no endpoint of {name} is as near as its load balancing demands ({len(usable)} are farther away)"
     if not members:
@@ -171,4 +163,4 @@ def _why_none(
         return f"no route to network {untried[0].network!r}, where the endpoints of {name} are"
     if not addressed:
         return f"no endpoint of {name} has an address of a family that the service has"
-    return f"no endpoint of {name} serves its port {requested.port}"
+    return f"no endpoint of {name} serves its port {dial.destination.port}"

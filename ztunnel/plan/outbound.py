@@ -7,6 +7,7 @@ What the mesh demands and cannot give is refused, never sent in plain text.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from mesh.model.address import SocketAddress, is_loopback
 from mesh.model.identity import SpiffeId
@@ -20,7 +21,7 @@ from mesh.model.workload import (
     Workload,
     WorkloadUid,
 )
-from ztunnel.plan.balance import Unavailable, Upstream, choose_ip, choose_upstream
+from ztunnel.plan.balance import Dial, Unavailable, Upstream, choose_ip, choose_upstream
 from ztunnel.plan.plan import Chance, Flag, OutboundPlan, PassThrough, Refuse, Tunnel
 
 
@@ -41,52 +42,39 @@ def plan_outbound(
         return Refuse(f"workload {source} is not known yet")
     if destination.port in PROXY_PORTS and (is_loopback(destination.ip) or destination.ip in own.addresses):
         return Refuse(f"{destination} is a port of the pod's own proxy", Flag.DENY)
+    dial = Dial(mesh, own, destination, chance, avoid)
     service = mesh.service_at(own.network, destination.ip, own.namespace)
     if service is not None:
-        return _to_service(mesh, own, service, destination, chance, avoid)
+        return _to_service(dial, service)
     target = mesh.workload_at(own.network, destination.ip)
     if target is None:
         return PassThrough(destination, "the destination is not in the mesh")
-    return _to_workload(mesh, own, target, destination, chance, avoid)
+    return _to_workload(dial, target)
 
 
-def _to_service(
-    mesh: MeshState,
-    own: Workload,
-    service: Service,
-    destination: SocketAddress,
-    chance: Chance,
-    avoid: frozenset[WorkloadUid],
-) -> OutboundPlan:
-    waypoint = _waypoint_of(service, chance)
-    if waypoint is not None and not _is_waypoint(mesh, own, waypoint):
-        name = f"service {service.key}"
-        return _to_waypoint(mesh, own, waypoint, name, service.hostname, destination, chance, avoid)
+def _to_service(dial: Dial, service: Service) -> OutboundPlan:
+    waypoint = _waypoint_of(service, dial.chance)
+    if waypoint is not None and not _is_waypoint(dial, waypoint):
+        return _to_waypoint(dial, waypoint, f"service {service.key}", service.hostname)
     if service.load_balancing is not None and service.load_balancing.mode is LoadBalancingMode.PASSTHROUGH:
-        return PassThrough(destination, f"service {service.key} is passed through", service.hostname)
-    upstream = choose_upstream(mesh, own, service, destination, chance, avoid)
+        return PassThrough(dial.destination, f"service {service.key} is passed through", service.hostname)
+    upstream = choose_upstream(dial, service)
     if isinstance(upstream, Unavailable):
         return Refuse(upstream.reason)
-    return _direct(own, upstream.workload, upstream.address, service)
+    return _direct(dial.source, upstream, service)
 
 
-def _to_workload(
-    mesh: MeshState,
-    own: Workload,
-    target: Workload,
-    destination: SocketAddress,
-    chance: Chance,
-    avoid: frozenset[WorkloadUid],
-) -> OutboundPlan:
+def _to_workload(dial: Dial, target: Workload) -> OutboundPlan:
     waypoint = target.waypoint
-    if waypoint is not None and target.uid != own.uid and not _is_waypoint(mesh, own, waypoint):
-        return _to_waypoint(mesh, own, waypoint, f"workload {target.uid}", "", destination, chance, avoid)
-    if target.uid in avoid:
+    if waypoint is not None and target.uid != dial.source.uid and not _is_waypoint(dial, waypoint):
+        return _to_waypoint(dial, waypoint, f"workload {target.uid}")
+    if target.uid in dial.avoid:
         return Refuse(f"workload {target.uid} could not be reached")
-    return _direct(own, target, destination)
+    return _direct(dial.source, Upstream(target, dial.destination))
 
 
-def _direct(own: Workload, target: Workload, address: SocketAddress, service: Service | None = None) -> OutboundPlan:
+def _direct(own: Workload, upstream: Upstream, service: Service | None = None) -> OutboundPlan:
+    target, address = upstream.workload, upstream.address
     hostname = service.hostname if service else ""
     if target.uid == own.uid:
         return PassThrough(address, "the pod dials itself", hostname, target.uid)
@@ -110,51 +98,42 @@ def _waypoint_of(service: Service, chance: Chance) -> GatewayAddress | None:
     return service.waypoint
 
 
-def _is_waypoint(mesh: MeshState, own: Workload, waypoint: GatewayAddress) -> bool:
+def _is_waypoint(dial: Dial, waypoint: GatewayAddress) -> bool:
     """Whether the caller is that waypoint: what it sends has been through it."""
-    found = mesh.gateway(waypoint, own.network, own.namespace)
+    found = dial.mesh.gateway(waypoint, dial.source.network, dial.source.namespace)
     if isinstance(found, Service):
-        return found.key in own.services
-    return found is not None and found.uid == own.uid
+        return found.key in dial.source.services
+    return found is not None and found.uid == dial.source.uid
 
 
-def _to_waypoint(
-    mesh: MeshState,
-    own: Workload,
-    waypoint: GatewayAddress,
-    bound: str,
-    hostname: str,
-    destination: SocketAddress,
-    chance: Chance,
-    avoid: frozenset[WorkloadUid],
-) -> Tunnel | Refuse:
+def _to_waypoint(dial: Dial, waypoint: GatewayAddress, bound: str, hostname: str = "") -> Tunnel | Refuse:
     """A tunnel to one pod of the waypoint, in it CONNECT to the address as the app dialled it."""
-    at = SocketAddress(destination.ip, waypoint.hbone_port or HBONE)
-    found = mesh.gateway(waypoint, own.network, own.namespace)
+    found = dial.mesh.gateway(waypoint, dial.source.network, dial.source.namespace)
     if found is None:
         return Refuse(f"the waypoint {_gateway_name(waypoint)} of {bound} is not known")
-    upstream = (
-        choose_upstream(mesh, own, found, at, chance, avoid)
-        if isinstance(found, Service)
-        else _waypoint_workload(own, found, at, avoid)
-    )
+    there = replace(dial, destination=SocketAddress(dial.destination.ip, waypoint.hbone_port or HBONE))
+    upstream = choose_upstream(there, found) if isinstance(found, Service) else _waypoint_workload(there, found)
     if isinstance(upstream, Unavailable):
         return Refuse(f"the waypoint of {bound} is not ready: {upstream.reason}")
-    identities = _identities(upstream.workload, found.subject_alt_names if isinstance(found, Service) else ())
-    return Tunnel(str(destination), upstream.address, identities, upstream.workload.uid, hostname, via_waypoint=True)
+    return Tunnel(
+        authority=str(dial.destination),
+        dial=upstream.address,
+        identities=_identities(upstream.workload, found.subject_alt_names if isinstance(found, Service) else ()),
+        workload=upstream.workload.uid,
+        service=hostname,
+        via_waypoint=True,
+    )
 
 
-def _waypoint_workload(
-    own: Workload, waypoint: Workload, at: SocketAddress, avoid: frozenset[WorkloadUid]
-) -> Upstream | Unavailable:
-    if waypoint.uid in avoid:
+def _waypoint_workload(dial: Dial, waypoint: Workload) -> Upstream | Unavailable:
+    if waypoint.uid in dial.avoid:
         return Unavailable(f"workload {waypoint.uid} could not be reached")
-    if waypoint.network != own.network:
+    if waypoint.network != dial.source.network:
         return Unavailable(f"no route to network {waypoint.network!r}, where workload {waypoint.uid} is")
-    ip = choose_ip(waypoint, at.ip)
+    ip = choose_ip(waypoint, dial.destination.ip)
     if ip is None:
         return Unavailable(f"workload {waypoint.uid} has no address")
-    return Upstream(waypoint, SocketAddress(ip, at.port))
+    return Upstream(waypoint, SocketAddress(ip, dial.destination.port))
 
 
 def _gateway_name(waypoint: GatewayAddress) -> str:
