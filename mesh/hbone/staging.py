@@ -1,0 +1,108 @@
+"""The bytes that wait to be written out: one buffer per connection, filled by all streams, emptied by one TLS write.
+
+DATA may fill the buffer up to its data room; all other frames have room of their own behind it, so that they never wait
+for a slow network, and no more than that, so that a peer which asks without reading is found out.
+"""
+
+from __future__ import annotations
+
+from .frames import (
+    DATA,
+    END_STREAM,
+    GOAWAY,
+    HEAD_SIZE,
+    SMALLEST_MAX_FRAME,
+    TLS_RECORD,
+    frame,
+    number,
+    pack_head,
+)
+
+CELL = TLS_RECORD - HEAD_SIZE
+FAREWELL_REASON = 256  # of the words in our GOAWAY
+FAREWELL = HEAD_SIZE + 8 + FAREWELL_REASON  # always kept free for the last GOAWAY
+
+
+class Staging:
+    """`size` bytes are staged. A reserved room lies behind them and is lost when anything else is staged."""
+
+    __slots__ = ("_buffer", "_data_room", "_payload", "_room", "_shut", "size")
+
+    def __init__(self, data_room: int, control_room: int) -> None:
+        self._data_room = data_room
+        self._buffer = memoryview(bytearray(data_room + TLS_RECORD + control_room + FAREWELL))
+        self._room = 0  # what the last reserve offered
+        self._shut = False
+        self.size = 0
+        self.set_peer_max_frame(SMALLEST_MAX_FRAME)
+
+    def set_peer_max_frame(self, size: int) -> None:
+        # The largest payload whose frame fills whole TLS records.
+        self._payload = size // TLS_RECORD * TLS_RECORD - HEAD_SIZE
+
+    def staged(self) -> memoryview:
+        return self._buffer[: self.size]
+
+    def clear(self) -> None:
+        self.size = self._room = 0
+
+    def put(self, data: bytes) -> bool:
+        """Stages whole frames that are not DATA with a payload; False when there is no room for them."""
+        end = self.size + len(data)
+        if self._shut or end > len(self._buffer) - FAREWELL:
+            return False
+        self._buffer[self.size : end] = data
+        self.size = end
+        self._room = 0
+        return True
+
+    def shut(self, last_stream: int, code: int, reason: bytes) -> None:
+        """Stages the last GOAWAY, for which there is always room; nothing is staged after it."""
+        if self._shut:
+            return
+        data = frame(GOAWAY, 0, 0, number(last_stream) + number(code) + reason[:FAREWELL_REASON])
+        self._buffer[self.size : self.size + len(data)] = data
+        self.size += len(data)
+        self._shut, self._room = True, 0
+
+    def reserve(self, most: int) -> memoryview | None:
+        """Room for up to `most` bytes of payload behind a frame head; None when the data room is full."""
+        at = self.size
+        free = self._data_room - at
+        if free <= 0 or self._shut:
+            return None
+        room = free - HEAD_SIZE
+        if room > self._payload:
+            room = free // (self._payload + HEAD_SIZE) * self._payload
+        if room < CELL:
+            room = CELL  # the buffer holds a cell more than its data room, so that no tiny reads fill it up
+        if room > most:
+            room = most
+        self._room = room
+        at += HEAD_SIZE
+        return self._buffer[at : at + room]
+
+    def commit(self, stream: int, size: int, end: bool) -> None:
+        """Frames the first `size` bytes of the room that was reserved last. Raises ValueError beyond that room."""
+        if size > self._room:
+            raise ValueError(f"{size} bytes committed where {self._room} are reserved")
+        if size > self._payload:
+            self._split(stream, size, end)
+        else:
+            pack_head(self._buffer, self.size, size << 8 | DATA, END_STREAM if end else 0, stream)
+            self.size += HEAD_SIZE + size
+        self._room = 0
+
+    def _split(self, stream: int, size: int, end: bool) -> None:
+        """Makes room for the heads of further frames: from the last to the first, each payload moves up in place."""
+        buffer, most, start = self._buffer, self._payload, self.size + HEAD_SIZE
+        last = (size - 1) // most
+        for index in range(last, -1, -1):
+            source = start + index * most
+            length = min(most, size - index * most)
+            target = source + index * HEAD_SIZE
+            if index:
+                buffer[target : target + length] = buffer[source : source + length]
+            flags = END_STREAM if end and index == last else 0
+            pack_head(buffer, target - HEAD_SIZE, length << 8 | DATA, flags, stream)
+        self.size += size + (last + 1) * HEAD_SIZE

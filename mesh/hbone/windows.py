@@ -1,0 +1,55 @@
+"""Flow control arithmetic (RFC 9113 sections 5.2 and 6.9).
+
+Credit for the connection goes back when bytes arrive, credit for a stream when its reader has taken them: a slow reader
+stops only itself. Windows start small and grow for streams that move bulk and whose reader keeps up.
+"""
+
+from __future__ import annotations
+
+from .frames import LARGEST_WINDOW, ConnectionFailed, ErrorCode
+
+RETURN_SHIFT = 2  # credit goes back in quarters of the window: few frames, and the sender never runs dry
+BULK_BYTES_PER_TURN = 4096  # a stream that brings less per turn is a conversation, which a small window does not slow
+
+
+def widened(credit: int, increment: int) -> int:
+    """Send credit after a WINDOW_UPDATE or a change of INITIAL_WINDOW_SIZE; OverflowError beyond 2^31-1."""
+    credit += increment
+    if credit > LARGEST_WINDOW:
+        raise OverflowError(f"a flow-control window of {credit} bytes")
+    return credit
+
+
+def grown(window: int, unread: int, taken: int, turns: int, most: int) -> int:
+    """The size that a stream's receive window should have from now on, never less than `window`.
+
+    taken: bytes that its reader took since credit went back last; unread: bytes that it has not taken yet;
+    turns: how often the connection received anything meanwhile; most: the size that memory allows.
+    """
+    keeps_up = unread <= window >> RETURN_SHIFT
+    bulk = taken >= turns * BULK_BYTES_PER_TURN
+    return max(window, min(window * 2, most)) if keeps_up and bulk else window
+
+
+class ConnectionWindow:
+    """What the peer may still send on the whole connection."""
+
+    __slots__ = ("allowance", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.allowance = size
+
+    def take(self, size: int) -> None:
+        """Counts a DATA frame. Raises ConnectionFailed when the peer sends more than it may."""
+        if size > self.allowance:
+            raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
+        self.allowance -= size
+
+    def credit_due(self) -> int:
+        """The WINDOW_UPDATE to send now, or 0 while it would be a small one."""
+        owed = self.size - self.allowance
+        if owed < self.size >> RETURN_SHIFT:
+            return 0
+        self.allowance = self.size
+        return owed
