@@ -70,7 +70,7 @@ workloads = st.builds(
     status=...,
     network_mode=...,
     native_tunnel=...,
-    application_tunnel=st.none() | st.builds(ApplicationTunnel, ..., ports),
+    application_tunnel=st.none() | st.builds(ApplicationTunnel, protocol=..., port=ports),
     node=text,
     workload_name=text,
     canonical_name=text,
@@ -94,7 +94,8 @@ services = st.builds(
     subject_alt_names=st.lists(text, max_size=3).map(tuple),
     waypoint=st.none() | gateways,
     weighted_waypoints=st.lists(st.builds(WeightedGateway, gateways, uint32), max_size=2).map(tuple),
-    load_balancing=st.none() | st.builds(LoadBalancing, few(st.sampled_from(Scope)), ..., ...),
+    load_balancing=st.none()
+    | st.builds(LoadBalancing, routing_preference=few(st.sampled_from(Scope)), mode=..., health_policy=...),
     ip_families=...,
     canonical=...,
     visibility=...,
