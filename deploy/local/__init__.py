@@ -1,0 +1,1 @@
+"""Local mode: a whole mesh of real processes on one Linux machine, in namespaces, without Kubernetes."""

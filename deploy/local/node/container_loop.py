@@ -1,0 +1,149 @@
+"""The life of one container: started, probed, watched, started again with growing pauses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from deploy.local.node import containers, podstatus, probes, processes
+from deploy.local.node.containers import CannotRun, Surroundings
+from deploy.local.node.podstatus import Container, Running, Terminated, Waiting
+from deploy.local.node.processes import Process
+from mesh.runtime.backoff import Backoff
+
+FIRST_PAUSE = 1.0  # the kubelet waits 10 s; on one machine, someone is looking at it
+LONGEST_PAUSE = 300.0  # the kubelet's
+STEADY = 600.0  # a container that ran this long starts with short pauses again, as with the kubelet
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a container's loop needs to know of its pod."""
+
+    pod: Mapping[str, Any]
+    around: Surroundings
+    record: Path  # where the process is remembered
+    log: Path
+
+
+class ContainerLoop:
+    """`facts` is what is true now; `changed` is called after each change of it."""
+
+    def __init__(self, spec: Mapping[str, Any], place: Place, changed: Callable[[], None]) -> None:
+        self._spec, self._place, self._changed = spec, place, changed
+        self._backoff = Backoff(FIRST_PAUSE, LONGEST_PAUSE, jitter=0.0)
+        self.facts = Container(spec["name"], spec.get("image", ""), passes_probe="readinessProbe" not in spec)
+
+    async def run(self, policy: str) -> int:
+        """Until it has ended for good under that restart policy; its exit code. Cancel it to end the watching."""
+        process = self._adopted()
+        while True:
+            try:
+                process = process or await self._start()
+            except CannotRun as error:
+                await self._pause(Waiting(error.reason, str(error)))
+                continue
+            ended = await self._watch(process)
+            process = None
+            if not podstatus.restarts(policy, ended.exit_code):
+                self._is(state=ended)
+                return ended.exit_code
+            self._is(last=ended, restarts=self.facts.restarts + 1)
+            await self._pause(Waiting("CrashLoopBackOff", f"it ended with exit code {ended.exit_code}"))
+
+    def _is(self, **changes: Any) -> None:
+        self.facts = replace(self.facts, **changes)
+        self._changed()
+
+    async def _pause(self, why: Waiting) -> None:
+        self._is(state=why)
+        await asyncio.sleep(self._backoff.after_failure(random.random()))
+
+    async def _start(self) -> Process:
+        entry = containers.entry(self._place.pod, self._spec, self._place.around)
+        process = await asyncio.to_thread(processes.start, entry, self._place.log)
+        self._is(state=Running(_now()))
+        self._remember(process)
+        return process
+
+    async def _watch(self, process: Process) -> Terminated:
+        """Waits for the end of the process, probing it meanwhile."""
+        started, began = self._started_at(), asyncio.get_running_loop().time()
+        watchers = [asyncio.create_task(self._probe(kind)) for kind in ("readinessProbe", "livenessProbe")]
+        try:
+            code = await processes.ended(process)
+        finally:
+            for watcher in watchers:
+                watcher.cancel()
+        if asyncio.get_running_loop().time() - began > STEADY:
+            self._backoff.succeeded()
+        if "readinessProbe" in self._spec:
+            self.facts = replace(self.facts, passes_probe=False)
+        return Terminated(code, "Completed" if code == 0 else "Error", started, _now())
+
+    async def _probe(self, kind: str) -> None:
+        probe = self._spec.get(kind)
+        if not probe:
+            return
+        told = self._ready if kind == "readinessProbe" else self._alive
+        await probes.run(probe, lambda: self._check(probe), initially=kind != "readinessProbe", told=told)
+
+    def _ready(self, passes: bool) -> None:
+        if passes != self.facts.passes_probe:
+            self._is(passes_probe=passes)
+
+    def _alive(self, passes: bool) -> None:
+        if not passes:
+            asyncio.create_task(processes.stop(self._cgroup, _grace(self._place.pod)))  # noqa: RUF006 - ends by itself
+
+    async def _check(self, probe: Mapping[str, Any]) -> bool:
+        around = self._place.around
+        if "exec" in probe:
+            return await self._command(probe["exec"].get("command", ()))
+        http = probe.get("httpGet")
+        port = probes.port_number(self._spec, (http or probe.get("tcpSocket") or {}).get("port", ""))
+        if http:
+            return await probes.answers(around.netns, around.addresses.v4, port, http)
+        return await probes.connects(around.netns, around.addresses.v4, port)
+
+    async def _command(self, command: list[str]) -> bool:
+        entry = containers.entry(self._place.pod, self._spec, self._place.around)
+        process = await asyncio.to_thread(processes.start, replace(entry, command=list(command)), Path("/dev/null"))
+        return await processes.ended(process) == 0
+
+    @property
+    def _cgroup(self) -> Path:
+        name: str = self._spec["name"]
+        return self._place.around.cgroup / name
+
+    def _started_at(self) -> str:
+        return self.facts.state.started_at if isinstance(self.facts.state, Running) else _now()
+
+    def _remember(self, process: Process) -> None:
+        record = {"pid": process.pid, "birth": process.birth, "started": self._started_at()}
+        self._place.record.parent.mkdir(parents=True, exist_ok=True)
+        self._place.record.write_text(json.dumps(record | {"restarts": self.facts.restarts}))
+
+    def _adopted(self) -> Process | None:
+        """The process that an earlier node process started, if it still runs."""
+        with suppress(OSError, ValueError, KeyError):
+            record = json.loads(self._place.record.read_text())
+            process = processes.find(record["pid"], record["birth"])
+            self._is(state=Running(record["started"]), restarts=record["restarts"] + (process is None))
+            return process
+        return None
+
+
+def _grace(pod: Mapping[str, Any]) -> float:
+    return float(pod["spec"].get("terminationGracePeriodSeconds", 30))
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
