@@ -126,6 +126,7 @@ class Connection(Struct, frozen=True):
     ended: float | None = None
     flags: str = "-"  # Istio's response flags: - DENY CONNECT TLS_FAILURE IDENTITY_ERROR ...
     error: str = ""  # why it was refused or broke
+    opened: bool = True  # false: refused before anything was dialled, so it was never in `Opened`
 
 
 class Opened(Message, frozen=True):

@@ -30,6 +30,7 @@ class CertificateAuthority:
         self._ttl = ttl
         self._roots: bytes | None = None
         self._channel: grpc.aio.Channel | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     async def issue(self, identity: SpiffeId) -> Credential:
         """A new key and its certificate. Raises ControlError."""
@@ -39,7 +40,7 @@ class CertificateAuthority:
 
     async def close(self) -> None:
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(None)
 
     async def _create(self, request: CertificateRequest, identity: SpiffeId) -> ca_pb2.IstioCertificateResponse:
         if not self._settings.address:
@@ -57,17 +58,18 @@ class CertificateAuthority:
         )
         metadata = control.metadata(self._settings, self._cluster_id)
         try:
-            return await method(message, timeout=DEADLINE, metadata=metadata)
+            response: ca_pb2.IstioCertificateResponse = await method(message, timeout=DEADLINE, metadata=metadata)
         except grpc.aio.AioRpcError as error:
             raise ControlError(f"the CA at {self._settings.address} says {control.describe(error)}") from error
+        return response
 
     async def _open(self) -> grpc.aio.Channel:
         roots = control.roots(self._settings)
         if self._channel is not None and roots == self._roots:
             return self._channel
         old, self._channel, self._roots = self._channel, control.open_channel(self._settings), roots
-        if old is not None:
-            asyncio.get_running_loop().create_task(old.close(DEADLINE))  # other requests may still be on it
+        if old is not None:  # other requests may still be on it
+            self._closing = asyncio.get_running_loop().create_task(old.close(DEADLINE))
         return self._channel
 
 

@@ -117,6 +117,8 @@ class Session:
 
 
 def _parse(packet: bytes) -> zds_pb2.WorkloadRequest:
+    if len(packet) > MAX_PACKET:
+        raise ZdsError(f"a packet has more than {MAX_PACKET} bytes")
     try:
         return zds_pb2.WorkloadRequest.FromString(packet)
     except DecodeError as error:

@@ -1,0 +1,121 @@
+"""Prometheus metrics under Istio's names, and a few of our own for what Istio does not measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, GCCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from mesh.model.state import MeshState
+from ztunnel.agent.telemetry import LABELS, ends, labels
+from ztunnel.feed import Connection
+
+Values = tuple[str, ...]
+Gauges = Callable[[], Iterable[Metric]]
+
+
+class ConnectionMetrics(Collector):
+    """Istio's counters of TCP connections. Bytes of connections that still live are counted when they are told of by
+    `live`; what has been shown never goes down, as Prometheus demands of a counter."""
+
+    def __init__(self) -> None:
+        self._opened: dict[Values, int] = {}
+        self._closed: dict[Values, int] = {}
+        self._failed: dict[Values, int] = {}
+        self._ended_bytes: dict[Values, tuple[int, int]] = {}
+        self._shown_bytes: dict[Values, tuple[int, int]] = {}
+
+    def opened(self, connection: Connection, state: MeshState) -> None:
+        _count(self._opened, labels(connection, ends(connection, state)))
+
+    def closed(self, connection: Connection, state: MeshState) -> None:
+        known = ends(connection, state)
+        if connection.flags != "-":
+            _count(self._failed, labels(connection, known, connection.flags))
+        if connection.opened:
+            values = labels(connection, known)
+            _count(self._closed, values)
+            _add(self._ended_bytes, values, connection)
+
+    def live(self, connections: Iterable[Connection], state: MeshState) -> None:
+        """All connections that live now."""
+        now = dict(self._ended_bytes)
+        for connection in connections:
+            _add(now, labels(connection, ends(connection, state)), connection)
+        for values, (sent, received) in now.items():
+            shown = self._shown_bytes.get(values, (0, 0))
+            self._shown_bytes[values] = max(shown[0], sent), max(shown[1], received)
+
+    def collect(self) -> Iterator[Metric]:
+        yield _family("istio_tcp_connections_opened", "Connections opened", self._opened)
+        yield _family("istio_tcp_connections_closed", "Connections closed", self._closed)
+        yield _family("istio_tcp_connections_failed", "Connections refused or broken (unstable)", self._failed)
+        requests = {values: sent for values, (sent, _) in self._shown_bytes.items()}
+        responses = {values: received for values, (_, received) in self._shown_bytes.items()}
+        yield _family("istio_tcp_received_bytes", "Bytes that clients sent to servers", requests)
+        yield _family("istio_tcp_sent_bytes", "Bytes that servers sent to clients", responses)
+
+
+class GaugeCollector(Collector):
+    """What is read from its owners when somebody looks."""
+
+    def __init__(self, read: Gauges) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        return self._read()
+
+
+class Metrics:
+    """One registry per agent."""
+
+    def __init__(self, version: str, gauges: Gauges) -> None:
+        self.registry = CollectorRegistry()
+        self.connections = ConnectionMetrics()
+        self.xds_terminations = Counter(
+            "istio_xds_connection_terminations", "Ends of the xDS stream (unstable)", ["reason"], registry=self.registry
+        )
+        self.xds_messages = Counter("istio_xds_message", "xDS responses (unstable)", ["url"], registry=self.registry)
+        self.xds_bytes = Counter(
+            "istio_xds_message_bytes", "Bytes of xDS responses (unstable)", ["url"], registry=self.registry
+        )
+        self._version = version
+        self.registry.register(self.connections)
+        self.registry.register(GaugeCollector(gauges))
+        self.registry.register(GaugeCollector(self._build))
+        ProcessCollector(registry=self.registry)
+        GCCollector(registry=self.registry)
+
+    def _build(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily("istio_build", "Build information", labels=["component", "tag"])
+        family.add_metric(["ztunnel", self._version], 1)
+        yield family
+
+
+def gauge(name: str, text: str, values: dict[Values, float], names: tuple[str, ...] = ()) -> Metric:
+    family = GaugeMetricFamily(name, text, labels=names)
+    for labelled, value in values.items():
+        family.add_metric(labelled, value)
+    return family
+
+
+def counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(name, text, value=value)
+
+
+def _family(name: str, text: str, values: dict[Values, int]) -> Metric:
+    family = CounterMetricFamily(name, text, labels=LABELS)
+    for labelled, value in values.items():
+        family.add_metric(labelled, value)
+    return family
+
+
+def _count(counts: dict[Values, int], values: Values) -> None:
+    counts[values] = counts.get(values, 0) + 1
+
+
+def _add(totals: dict[Values, tuple[int, int]], values: Values, connection: Connection) -> None:
+    sent, received = totals.get(values, (0, 0))
+    totals[values] = sent + connection.sent, received + connection.received

@@ -1,0 +1,114 @@
+"""What a connection is called in metrics and in the access log: Istio's labels and fields. Pure.
+
+The workers report addresses and identities; names come from the mesh as it is known now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mesh.model.identity import SpiffeId
+from mesh.model.state import MeshState
+from mesh.model.workload import Service, Workload
+from ztunnel.feed import Connection
+
+UNKNOWN = "unknown"
+OUTBOUND = "outbound"
+HBONE = "HBONE"
+
+_SIDE = ("workload", "canonical_service", "canonical_revision", "workload_namespace", "principal", "app", "version")
+_SIDE_MORE = ("cluster", "region", "zone")
+LABELS = (
+    "reporter",
+    *(f"source_{name}" for name in (*_SIDE, *_SIDE_MORE)),
+    "destination_service",
+    "destination_service_namespace",
+    "destination_service_name",
+    *(f"destination_{name}" for name in (*_SIDE, *_SIDE_MORE)),
+    "request_protocol",
+    "connection_security_policy",
+    "response_flags",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Both ends of a connection, as far as they are known."""
+
+    source: Workload | None
+    destination: Workload | None
+    service: Service | None
+
+
+def ends(connection: Connection, state: MeshState) -> Ends:
+    local = state.workload(connection.workload)
+    peer = state.workload(connection.peer_workload) if connection.peer_workload else None
+    source, destination = (local, peer) if connection.direction == OUTBOUND else (peer, local)
+    namespace = local.namespace if local else ""
+    name = connection.destination_service
+    return Ends(source, destination, state.service_named(name, namespace) if name else None)
+
+
+def labels(connection: Connection, known: Ends, flags: str = "-") -> tuple[str, ...]:
+    """Values for LABELS, in that order. As in Istio, only the count of failures has flags: what opened must close."""
+    service = known.service
+    return (
+        "source" if connection.direction == OUTBOUND else "destination",
+        *_side(known.source, connection.source_identity),
+        connection.destination_service or UNKNOWN,
+        service.namespace if service else UNKNOWN,
+        service.name if service else UNKNOWN,
+        *_side(known.destination, connection.destination_identity),
+        "tcp",
+        "mutual_tls" if connection.protocol == HBONE else UNKNOWN,
+        flags,
+    )
+
+
+def _side(workload: Workload | None, identity: SpiffeId | None) -> tuple[str, ...]:
+    """Values for _SIDE and _SIDE_MORE, in that order."""
+    principal = str(identity) if identity else UNKNOWN
+    if workload is None:
+        return (UNKNOWN,) * 4 + (principal,) + (UNKNOWN,) * 5
+    values = (
+        workload.workload_name or workload.name,
+        workload.canonical_name,
+        workload.canonical_revision,
+        workload.namespace,
+        principal,
+        workload.canonical_name,
+        workload.canonical_revision,
+        workload.cluster_id,
+        workload.locality.region,
+        workload.locality.zone,
+    )
+    return tuple(value or UNKNOWN for value in values)
+
+
+def log_fields(connection: Connection, known: Ends) -> Mapping[str, object]:
+    """Istio's access log; the log leaves out what is empty."""
+    tunnelled = connection.direction == OUTBOUND and connection.protocol == HBONE
+    return {
+        "src.addr": str(connection.source),
+        **_log_side("src", known.source, connection.source_identity),
+        "dst.addr": str(connection.actual or connection.destination),
+        "dst.hbone_addr": str(connection.destination) if tunnelled else "",
+        "dst.service": connection.destination_service,
+        **_log_side("dst", known.destination, connection.destination_identity),
+        "direction": connection.direction,
+        "bytes_sent": connection.received,  # Istio's view is the server's: sent is what went back to the client
+        "bytes_recv": connection.sent,
+        "duration": f"{max(0.0, (connection.ended or connection.started) - connection.started) * 1000:.0f}ms",
+        "response_flags": connection.flags if connection.flags != "-" else "",
+        "error": connection.error,
+    }
+
+
+def _log_side(prefix: str, workload: Workload | None, identity: SpiffeId | None) -> dict[str, object]:
+    return {
+        f"{prefix}.workload": workload.name if workload else "",
+        f"{prefix}.namespace": workload.namespace if workload else "",
+        f"{prefix}.identity": str(identity) if identity else "",
+        f"{prefix}.cluster": workload.cluster_id if workload else "",
+    }
