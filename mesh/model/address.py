@@ -117,6 +117,11 @@ class NetworkAddress:
     ip: Ip
     length: int | None = None
 
+    @property
+    def is_block(self) -> bool:
+        """Whether it stands for more than one address."""
+        return self.length is not None and self.length < (128 if is_v6(self.ip) else 32)
+
 
 __all__ = [
     "Cidr",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesh.model.address import Ip, NetworkAddress, is_v6
+from mesh.model.address import Ip, NetworkAddress
 from mesh.model.index import Blocks, Endpoints, Grouped, Ranked
 from mesh.model.policy import Authorization, PolicyScope, PolicySet
 from mesh.model.update import MeshUpdate
@@ -107,7 +107,7 @@ class MeshState:
         self._services[service.key] = service
         self._by_name.add(service.hostname.lower(), service)
         for address in set(service.addresses):
-            if _is_block(address):
+            if address.is_block:
                 self._by_block.add(address.network, address.ip, address.length or 0, service)
             else:
                 self._by_vip.add((address.network, address.ip), service)
@@ -118,7 +118,7 @@ class MeshState:
             return
         self._by_name.discard(service.hostname.lower(), service)
         for address in set(service.addresses):
-            if _is_block(address):
+            if address.is_block:
                 self._by_block.discard(address.network, address.ip, address.length or 0, service)
             else:
                 self._by_vip.discard((address.network, address.ip), service)
@@ -277,11 +277,6 @@ def _service_rank(service: Service) -> tuple[bool, str]:
 
 def _policy_group(policy: Authorization) -> str:
     return "" if policy.scope is PolicyScope.GLOBAL else policy.namespace
-
-
-def _is_block(address: NetworkAddress) -> bool:
-    whole = 128 if is_v6(address.ip) else 32
-    return address.length is not None and address.length < whole
 
 
 def _can_see(namespace: str, service: Service) -> bool:
