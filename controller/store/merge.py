@@ -38,14 +38,21 @@ def applied(current: Object | None, manifest: Object) -> dict[str, Any]:
 
 
 def three_way(last: Any, current: Any, wanted: Any) -> Any:
-    """Lists and scalars are replaced as a whole (RFC 7386, with removal by what was applied before)."""
+    """Lists and scalars are replaced as a whole (RFC 7386). A mapping that the manifest no longer names loses only what
+    the manifest had put there: kubectl removes all of it, and with it the labels that others have set.
+    """
     if not isinstance(wanted, dict) or not isinstance(current, dict):
         return wanted
     last = last if isinstance(last, dict) else {}
-    result = {name: value for name, value in current.items() if name in wanted or name not in last}
-    for name, value in wanted.items():
-        result[name] = three_way(last.get(name), current.get(name), value)
-    return result
+    result = {}
+    for name, value in current.items():
+        if name in wanted:
+            result[name] = three_way(last.get(name), value, wanted[name])
+        elif name not in last:
+            result[name] = value
+        elif isinstance(value, dict) and isinstance(last[name], dict) and (rest := three_way(last[name], value, {})):
+            result[name] = rest
+    return result | {name: value for name, value in wanted.items() if name not in current}
 
 
 def _last_applied(current: Object | None) -> Any:

@@ -1,0 +1,387 @@
+"""The store in a directory, as its users see it: several processes, hand-made files, a live watch."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.store.directory import DirectoryStore
+from controller.store.interface import Change, Event, Key, NotFound, StoreError
+from controller.store.kinds import ENDPOINT_SLICE, NAMESPACE, POD, SERVICE
+
+PATIENCE = 20.0  # seconds until a test that waits for something fails
+
+
+def namespace(name: str = "shop", **labels: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
+
+
+def pod(name: str = "web", image: str = "ambit/echo") -> dict[str, Any]:
+    spec = {"containers": [{"name": "main", "image": image}]}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "shop"}, "spec": spec}
+
+
+WEB = Key("Pod", "shop", "web")
+
+
+def run(work: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(work, PATIENCE))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> DirectoryStore:
+    return DirectoryStore(tmp_path / "objects")
+
+
+class Watched:
+    """What a watcher has heard; `until` waits for something to be true of it."""
+
+    def __init__(self, events: AsyncIterator[Event]) -> None:
+        self.events: list[Event] = []
+        self._source = events
+
+    async def until(self, true: Callable[[list[Event]], object]) -> None:
+        while not true(self.events):
+            self.events.append(await anext(self._source))
+
+    async def synced(self) -> None:
+        await self.until(lambda events: events and events[-1].change is Change.SYNCED)
+        self.events.clear()
+
+    async def hears(self, change: Change, key: Key) -> Event:
+        await self.until(lambda events: any((event.change, event.key) == (change, key) for event in events))
+        found = next(event for event in self.events if (event.change, event.key) == (change, key))
+        self.events.clear()
+        return found
+
+
+@contextlib.asynccontextmanager
+async def watching(store: DirectoryStore) -> AsyncIterator[Watched]:
+    source = store.watch((NAMESPACE, POD, SERVICE))
+    watched = Watched(source)
+    await watched.synced()
+    try:
+        yield watched
+    finally:
+        await source.aclose()  # type: ignore[attr-defined]
+
+
+# --- objects
+
+
+def test_an_applied_object_is_a_readable_file_and_comes_back(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        applied = await store.apply(pod())
+        assert await store.get(POD, "web", "shop") == applied
+        assert await store.list(POD) == (applied,) == await store.list(POD, "shop")
+        assert await store.list(POD, "elsewhere") == ()
+
+    run(scenario())
+    text = (store.root / "pods/shop/web.yaml").read_text()
+    assert text.startswith("apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n")
+
+
+def test_metadata_is_kept_as_kubernetes_does(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        first = (await store.apply(pod()))["metadata"]
+        again = (await store.apply(pod()))["metadata"]
+        labelled = (await store.change(WEB, lambda obj: obj["metadata"].update(labels={"a": "b"})))["metadata"]
+        changed = (await store.apply(pod(image="other")))["metadata"]
+        assert again == first
+        assert [first["generation"], labelled["generation"], changed["generation"]] == [1, 1, 2]
+        assert {each["uid"] for each in (first, labelled, changed)} == {first["uid"]}
+        assert {each["creationTimestamp"] for each in (labelled, changed)} == {first["creationTimestamp"]}
+        versions = [int(each["resourceVersion"]) for each in (first, labelled, changed)]
+        assert versions == sorted(set(versions))
+        await store.delete(WEB)
+        assert (await store.apply(pod()))["metadata"]["uid"] != first["uid"]
+
+    run(scenario())
+
+
+def test_status_and_the_rest_are_written_apart(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        await store.apply(pod() | {"status": {"phase": "Failed"}})
+
+        def edit(obj: dict[str, Any]) -> None:
+            obj["status"] = {"phase": "Running"}
+            obj["metadata"]["labels"] = {"a": "b"}
+
+        assert "status" not in await store.get(POD, "web", "shop")
+        assert "labels" not in (await store.change_status(WEB, edit))["metadata"]
+        assert (await store.apply(pod(image="other")))["status"] == {"phase": "Running"}
+        assert (await store.change(WEB, lambda obj: obj.pop("status")))["status"] == {"phase": "Running"}
+
+    run(scenario())
+
+
+def test_what_the_mesh_wrote_survives_the_manifest_being_applied_again(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        await store.apply(pod())
+
+        def enrol(obj: dict[str, Any]) -> None:
+            obj["metadata"]["annotations"]["ambient.istio.io/redirection"] = "enabled"
+            obj["spec"]["nodeName"] = "node1"
+
+        await store.change(WEB, enrol)
+        again = await store.apply(pod())
+        assert again["metadata"]["annotations"]["ambient.istio.io/redirection"] == "enabled"
+        assert again["spec"]["nodeName"] == "node1"
+
+    run(scenario())
+
+
+def test_what_is_not_there_is_said(store: DirectoryStore) -> None:
+    for work in (
+        lambda: store.get(POD, "web", "shop"),
+        lambda: store.delete(WEB),
+        lambda: store.change(WEB, lambda obj: None),
+        lambda: store.get(POD, "../../../etc/passwd", "shop"),
+    ):
+        with pytest.raises(NotFound, match="there is no Pod shop/"):
+            run(work())
+
+
+def test_a_malformed_object_is_refused_and_nothing_is_written(store: DirectoryStore) -> None:
+    with pytest.raises(StoreError, match=r"^Pod shop/web: spec.containers: must be a list, not 3$"):
+        run(store.apply(pod() | {"spec": {"containers": 3}}))
+    run(store.apply(pod()))
+    with pytest.raises(StoreError, match=r"^Pod shop/web: spec.containers: "):
+        run(store.change(WEB, lambda obj: obj["spec"].update(containers=3)))
+    with pytest.raises(StoreError, match=r"Pod shop/web: metadata.name cannot be changed"):
+        run(store.change(WEB, lambda obj: obj["metadata"].update(name="other")))
+    assert run(store.get(POD, "web", "shop"))["spec"] == pod()["spec"]
+
+
+def test_changes_of_several_processes_are_all_kept(store: DirectoryStore) -> None:
+    run(store.apply(namespace(count="0")))
+    program = (
+        "import asyncio, sys\n"
+        "from controller.store.directory import DirectoryStore\n"
+        "from controller.store.interface import Key\n"
+        "def edit(obj):\n"
+        "    labels = obj['metadata']['labels']\n"
+        "    labels['count'] = str(int(labels['count']) + 1)\n"
+        "async def main():\n"
+        "    store = DirectoryStore(sys.argv[1])\n"
+        "    for _ in range(25): await store.change(Key('Namespace', '', 'shop'), edit)\n"
+        "asyncio.run(main())\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", program, str(store.root)]) for _ in range(3)]
+    assert [writer.wait(PATIENCE) for writer in writers] == [0, 0, 0]
+    assert run(store.get(NAMESPACE, "shop"))["metadata"]["labels"]["count"] == "75"
+
+
+def test_a_store_that_vanished_is_not_an_empty_one(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        await store.apply(namespace())
+        async with watching(store) as watched:
+            shutil.rmtree(store.root)
+            with pytest.raises(StoreError, match=r"the store directory .* is gone"):
+                await watched.until(lambda events: False)
+        with pytest.raises(StoreError, match="is gone"):
+            await store.list(NAMESPACE)
+
+    run(scenario())
+
+
+# --- watching
+
+
+def test_a_watch_begins_with_what_exists_and_goes_on_with_every_change(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        await store.apply(namespace())
+        await store.apply(pod())
+        source = store.watch((NAMESPACE, POD))
+        watched = Watched(source)
+        await watched.until(lambda events: events and events[-1].change is Change.SYNCED)
+        assert [event.key for event in watched.events] == [Key("Namespace", "", "shop"), WEB, None]
+        watched.events.clear()
+        other = DirectoryStore(store.root)
+        await other.change(WEB, lambda obj: obj["metadata"].update(labels={"a": "b"}))
+        event = await watched.hears(Change.APPLIED, WEB)
+        assert event.object is not None
+        assert event.object["metadata"]["labels"] == {"a": "b"}
+        await other.apply(pod("new"))
+        await watched.hears(Change.APPLIED, Key("Pod", "shop", "new"))
+        await other.delete(WEB)
+        assert (await watched.hears(Change.DELETED, WEB)).object == event.object
+        await source.aclose()  # type: ignore[attr-defined]
+
+    run(scenario())
+
+
+def test_only_the_kinds_asked_for_are_delivered_and_namespaces_may_come_later(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        async with watching(store) as watched:
+            slice_ = {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4"}
+            await store.apply(slice_ | {"metadata": {"name": "s", "namespace": "shop"}})
+            await store.apply(pod())
+            await watched.until(lambda events: events)
+            assert [event.key for event in watched.events] == [WEB]
+        assert len(await store.list(ENDPOINT_SLICE)) == 1
+
+    run(scenario())
+
+
+def test_an_object_replaced_by_another_of_the_same_name_is_deleted_first(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        await store.apply(pod())
+        async with watching(store) as watched:
+            text = (store.root / "pods/shop/web.yaml").read_text()
+            uid = (await store.get(POD, "web", "shop"))["metadata"]["uid"]
+            (store.root / "pods/shop/web.yaml").write_text(text.replace(uid, "another"))
+            await watched.until(lambda events: len(events) >= 2)
+            assert [event.change for event in watched.events] == [Change.DELETED, Change.APPLIED]
+
+    run(scenario())
+
+
+def test_many_changes_at_once_are_all_seen(store: DirectoryStore) -> None:
+    """More notices than the kernel's queue holds (16,384), so that it overflows."""
+
+    async def scenario() -> None:
+        await store.apply(pod())
+        path = store.root / "pods/shop/web.yaml"
+        text = path.read_text()
+        async with watching(store) as watched:
+            for number in range(3_000):  # a loop without await: the watcher cannot read
+                for name in (f"extra{number % 300}", "web"):
+                    (path.parent / f".{name}.tmp").write_text(
+                        text.replace("name: web", f"name: {name}").replace("ambit/echo", f"image{number}")
+                    )
+                    os.replace(path.parent / f".{name}.tmp", path.parent / f"{name}.yaml")
+            latest: dict[Key, Any] = {}
+
+            def complete(events: list[Event]) -> bool:
+                latest.update({event.key: event.object for event in events if event.key})
+                images = {key.name: obj["spec"]["containers"][0]["image"] for key, obj in latest.items()}
+                return len(images) == 301 and images["web"] == "image2999" and images["extra299"] == "image2999"
+
+            await watched.until(complete)
+
+    run(scenario())
+
+
+# --- hands
+
+
+def test_a_file_made_by_hand_is_an_object(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        async with watching(store) as watched:
+            path = store.root / "namespaces/_cluster/shop.yaml"
+            path.parent.mkdir(parents=True)
+            path.write_text("apiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n")
+            event = await watched.hears(Change.APPLIED, Key("Namespace", "", "shop"))
+            assert event.object is not None
+            uid = event.object["metadata"]["uid"]
+            assert (await DirectoryStore(store.root).get(NAMESPACE, "shop"))["metadata"]["uid"] == uid
+            await store.change(Key("Namespace", "", "shop"), lambda obj: obj["metadata"].update(labels={"a": "b"}))
+            assert (await watched.hears(Change.APPLIED, Key("Namespace", "", "shop"))).object["metadata"]["uid"] == uid  # type: ignore[index]
+
+    run(scenario())
+
+
+def test_a_file_broken_by_hand_keeps_its_last_good_object_until_it_is_mended(
+    store: DirectoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        await store.apply(pod())
+        path = store.root / "pods/shop/web.yaml"
+        text = path.read_text()
+        async with watching(store) as watched:
+            path.write_text(text.replace("- name: main", "- name: [main"))
+            await store.apply(pod("other"))
+            await watched.hears(Change.APPLIED, Key("Pod", "shop", "other"))
+            (problem,) = await store.problems()
+            assert problem.startswith(f"{path}:")
+            assert (await store.get(POD, "web", "shop"))["metadata"]["name"] == "web"
+            with pytest.raises(StoreError, match=r"web.yaml:"):
+                await store.change(WEB, lambda obj: None)
+            path.write_text(text.replace("ambit/echo", "mended"))
+            event = await watched.hears(Change.APPLIED, WEB)
+            assert event.object is not None
+            assert event.object["spec"]["containers"][0]["image"] == "mended"
+            assert await store.problems() == ()
+
+    run(scenario())
+    assert len([record for record in caplog.records if "web.yaml" in record.message]) == 1
+
+
+def test_an_editor_that_moves_the_file_away_while_saving_deletes_nothing(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        await store.apply(pod())
+        path = store.root / "pods/shop/web.yaml"
+        async with watching(store) as watched:
+            text = path.read_text()
+            path.rename(path.with_suffix(".yaml~"))
+            path.write_text(text.replace("ambit/echo", "edited"))
+            await watched.until(lambda events: events)
+            assert [event.change for event in watched.events] == [Change.APPLIED]
+            watched.events.clear()
+            path.rename(store.root / "elsewhere")
+            await watched.hears(Change.DELETED, WEB)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "sentence"),
+    [
+        ("pods/shop/a.yaml", "", "holds no objects; one file holds one"),
+        ("pods/shop/a.yaml", "\xff", "is not UTF-8 text"),
+        ("pods/shop/a.yaml", "kind: Pad\napiVersion: v1\nmetadata: {name: a}", "unknown kind Pad"),
+        (
+            "pods/shop/a.yaml",
+            "kind: Node\napiVersion: v1\nmetadata: {name: a}",
+            "holds a Node, which does not belong",
+        ),
+        (
+            "nodes/_cluster/a.yaml",
+            "kind: Node\napiVersion: v1\nmetadata: {name: b}",
+            "holds Node b, which does not",
+        ),
+        ("pods/shop/a.json", "{}", "is not read (objects are in files NAME.yaml)"),
+        ("pods/a.yaml", "", "is not read (objects are in pods/NAMESPACE/NAME.yaml)"),
+        ("widgets/shop/a.yaml", "", "is not read (no kind has this directory)"),
+    ],
+)
+def test_garbage_is_named_and_disturbs_nothing(store: DirectoryStore, path: str, content: str, sentence: str) -> None:
+    async def scenario() -> None:
+        file = store.root / path
+        file.parent.mkdir(parents=True)
+        file.write_bytes(content.encode("latin-1"))
+        await store.apply(pod())
+        (problem,) = await store.problems()
+        assert sentence in problem
+        assert str(store.root) in problem
+        assert len(await store.list(POD)) == 1
+        async with watching(store):
+            pass
+
+    run(scenario())
+
+
+def test_waiting_costs_nothing(store: DirectoryStore) -> None:
+    """The watcher sleeps in the kernel: an idle event loop has nothing scheduled."""
+
+    async def scenario() -> None:
+        source = store.watch((POD,))
+        await anext(source)
+        waiting: Awaitable[Event] = asyncio.ensure_future(anext(source))
+        await asyncio.sleep(0.05)
+        loop: Any = asyncio.get_running_loop()
+        deadlines = [handle for handle in loop._scheduled if not handle.cancelled()]
+        assert len(deadlines) == 1  # the test's own time-out
+        waiting.cancel()  # type: ignore[attr-defined]
+
+    run(scenario())
