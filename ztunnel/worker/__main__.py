@@ -1,0 +1,5 @@
+import sys
+
+from ztunnel.worker.main import main
+
+sys.exit(main())

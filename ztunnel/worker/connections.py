@@ -1,0 +1,159 @@
+"""The book of app connections: what the agent turns into access log, metrics and `/connections`."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from mesh.model.address import SocketAddress
+from mesh.model.identity import SpiffeId
+from mesh.model.workload import WorkloadUid
+from mesh.policy.evaluate import Permit
+from ztunnel import feed
+from ztunnel.plan.plan import Flag
+from ztunnel.worker.loop import Loop
+
+REPORT_INTERVAL = 0.1  # seconds that a record waits for company
+REPORT_SIZE = 512  # records that do not wait any longer
+
+HBONE = "HBONE"
+TCP = "TCP"
+OUTBOUND = "outbound"
+INBOUND = "inbound"
+
+
+class Carrier(Protocol):
+    """What moves the bytes of a connection."""
+
+    def counts(self) -> tuple[int, int]:
+        """Payload bytes from client to server, and back."""
+
+    def cut(self, reason: str) -> None:
+        """Ends the connection now, with resets."""
+
+
+class Record:
+    """One app connection, from its acceptance on. Attributes are those of `feed.Connection`."""
+
+    __slots__ = (
+        "actual",
+        "carrier",
+        "destination",
+        "destination_identity",
+        "destination_service",
+        "direction",
+        "final_counts",
+        "flag",
+        "opened",
+        "peer_workload",
+        "permit",
+        "protocol",
+        "source",
+        "source_identity",
+        "started",
+        "workload",
+    )
+
+    def __init__(
+        self, direction: str, protocol: str, workload: WorkloadUid, source: SocketAddress, destination: SocketAddress
+    ) -> None:
+        self.direction = direction
+        self.protocol = protocol
+        self.workload = workload
+        self.source = source
+        self.destination = destination
+        self.actual: SocketAddress | None = None
+        self.source_identity: SpiffeId | None = None
+        self.destination_identity: SpiffeId | None = None
+        self.destination_service = ""
+        self.peer_workload: WorkloadUid | None = None
+        self.started = time.time()
+        self.carrier: Carrier | None = None
+        self.final_counts: tuple[int, int] | None = None
+        self.permit: Permit | None = None  # of an inbound connection: what allowed it, to be judged again
+        self.flag = Flag.NONE
+        self.opened = False
+
+    def value(self, ended: float | None = None, error: str = "") -> feed.Connection:
+        sent, received = self.final_counts or (self.carrier.counts() if self.carrier else (0, 0))
+        return feed.Connection(
+            direction=self.direction,
+            protocol=self.protocol,
+            workload=self.workload,
+            source=self.source,
+            destination=self.destination,
+            actual=self.actual,
+            source_identity=self.source_identity,
+            destination_identity=self.destination_identity,
+            destination_service=self.destination_service,
+            peer_workload=self.peer_workload,
+            sent=sent,
+            received=received,
+            started=self.started,
+            ended=ended,
+            flags=str(self.flag),
+            error=error,
+        )
+
+
+class Book:
+    """Live records, and those that the agent has not heard of yet."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._send = _nobody
+        self._live: dict[Record, None] = {}
+        self._opened: list[feed.Connection] = []
+        self._closed: list[feed.Connection] = []
+        self._reporting = False
+
+    def report_to(self, reporter: Reporter) -> None:
+        self._send = reporter
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def open(self, record: Record) -> None:
+        """Its way is decided; it will be dialled."""
+        record.opened = True
+        self._live[record] = None
+        self._opened.append(record.value())
+        self._report_later()
+
+    def close(self, record: Record, flag: Flag = Flag.NONE, error: str = "") -> None:
+        """It has ended, or was refused before it was opened. The carrier is let go."""
+        if record.carrier is not None:
+            record.final_counts = record.carrier.counts()
+            record.carrier = None
+        if flag is not Flag.NONE:
+            record.flag = flag
+        self._live.pop(record, None)
+        self._closed.append(record.value(time.time(), error))
+        self._report_later()
+
+    def live(self) -> list[Record]:
+        return list(self._live)
+
+    def report(self) -> None:
+        self._reporting = False
+        opened, self._opened = self._opened, []
+        closed, self._closed = self._closed, []
+        if opened:
+            self._send(feed.Opened(tuple(opened)))
+        if closed:
+            self._send(feed.Closed(tuple(closed)))
+
+    def _report_later(self) -> None:
+        if len(self._opened) + len(self._closed) >= REPORT_SIZE:
+            self.report()
+        elif not self._reporting:
+            self._reporting = True
+            self._loop.later(REPORT_INTERVAL, self.report)
+
+
+class Reporter(Protocol):
+    def __call__(self, message: feed.Opened | feed.Closed, /) -> None: ...
+
+
+def _nobody(message: feed.Opened | feed.Closed, /) -> None:
+    """Before there is an agent, and after."""

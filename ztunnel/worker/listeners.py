@@ -1,0 +1,116 @@
+"""Accepting: for all pods, bounded per turn, and with a plan for the day when descriptors run out."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import socket
+from collections.abc import Callable
+
+from mesh.model.address import SocketAddress, from_kernel
+from ztunnel.worker.loop import IN, Loop
+from ztunnel.worker.sockets import OUT_OF_DESCRIPTORS, keep_alive, reset, say
+
+ACCEPTS = 64  # per listener and turn, so that a storm at one pod does not stop the bytes of the others
+PAUSE = 0.1  # seconds: descriptors come back when connections end
+
+Accepted = Callable[[socket.socket, SocketAddress], None]
+
+log = logging.getLogger("worker.listeners")
+
+
+class Listeners:
+    """Level-triggered, unlike everything else: what is not accepted in this turn is told again in the next."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+        self._open: dict[socket.socket, Listener] = {}
+        self._reserve = _spare()
+        self._paused = False
+        self.pauses = 0
+
+    def open(self, sock: socket.socket, accepted: Accepted) -> None:
+        keep_alive(sock)
+        listener = Listener(self, self._loop, sock, accepted)
+        self._open[sock] = listener
+        self._loop.watch(sock.fileno(), listener.event, 0 if self._paused else IN)
+
+    def close(self, sock: socket.socket) -> None:
+        """Unregistered explicitly: the agent holds the same socket, so closing our descriptor would not do it."""
+        if self._open.pop(sock, None) is not None:
+            self._loop.forget(sock.fileno())
+            sock.close()
+
+    def close_all(self) -> None:
+        for sock in list(self._open):
+            self.close(sock)
+
+    def exhausted(self, listener: Listener) -> None:
+        """No descriptors: the first in the queue is told so with a reset, the others wait until some come back."""
+        self.pauses += 1
+        if self._paused:
+            return
+        log.error("out of file descriptors: accepting pauses for %g s at a time", PAUSE)
+        if self._reserve >= 0:
+            os.close(self._reserve)
+            listener.shed()
+            self._reserve = _spare()
+        self._pause(True)
+        self._loop.later(PAUSE, self._resume)
+
+    def _resume(self) -> None:
+        if self._reserve < 0:
+            self._reserve = _spare()
+        self._pause(False)
+
+    def _pause(self, paused: bool) -> None:
+        self._paused = paused
+        for sock in self._open:
+            self._loop.change(sock.fileno(), 0 if paused else IN)
+
+
+class Listener:
+    def __init__(self, listeners: Listeners, loop: Loop, sock: socket.socket, accepted: Accepted) -> None:
+        self._listeners = listeners
+        self._loop = loop
+        self._sock = sock
+        self._accepted = accepted
+
+    def event(self, event: int) -> None:
+        for _ in range(ACCEPTS):
+            try:
+                sock, address = self._sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_DESCRIPTORS:
+                    self._listeners.exhausted(self)
+                    return
+                if error.errno == errno.EBADF:  # closed by what an accepted connection led to
+                    return
+                log.warning("a connection ended before it was accepted: %s", say(error.errno or 0))
+                continue
+            sock.setblocking(False)
+            self._accepted(sock, SocketAddress(from_kernel(address[0]), address[1]))
+
+    def shed(self) -> None:
+        try:
+            sock, _ = self._sock.accept()
+        except OSError:
+            return
+        reset(self._loop, sock)
+
+
+def _spare() -> int:
+    """A descriptor to give up when there are no others; -1 when there is none even for that."""
+    try:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def local_address(sock: socket.socket) -> SocketAddress:
+    """The address that the peer has connected to. Raises OSError when the connection is gone already."""
+    address = sock.getsockname()
+    return SocketAddress(from_kernel(address[0]), address[1])

@@ -1,0 +1,263 @@
+"""Captured outbound connections: what the app dialled, what shall become of it, and doing it.
+
+A connection that cannot have what the mesh demands is reset at once, with the reason in its record: never sent in
+plain text, never left hanging.
+"""
+
+from __future__ import annotations
+
+import random
+import socket
+
+from mesh.hbone import ErrorCode, GoingAway, TooManyStreams
+from mesh.model.address import SocketAddress
+from mesh.model.workload import Workload, WorkloadUid
+from ztunnel.plan.headers import request_headers
+from ztunnel.plan.outbound import plan_outbound
+from ztunnel.plan.plan import Flag, PassThrough, Refuse, Tunnel
+from ztunnel.worker.connections import HBONE, OUTBOUND, TCP, Record
+from ztunnel.worker.context import Context
+from ztunnel.worker.loop import BROKEN, Timer
+from ztunnel.worker.pods import Pod
+from ztunnel.worker.pool import ClientTunnel, Key, Pool
+from ztunnel.worker.relay import Relay
+from ztunnel.worker.sockets import Dial, reset
+from ztunnel.worker.stream import Stream
+
+ATTEMPTS = 3  # tunnels tried for one connection; nothing of the app's has been sent before the last one answers
+
+
+class Outbound:
+    """One captured connection until its bytes flow."""
+
+    def __init__(self, context: Context, pool: Pool, pod: Pod, sock: socket.socket, source: SocketAddress) -> None:
+        self._context = context
+        self._pool = pool
+        self._pod = pod
+        self._sock: socket.socket | None = sock  # None once it is handed over or gone
+        self._source = source
+        self._record = Record(OUTBOUND, TCP, pod.uid, source, SocketAddress(source.ip, 0))
+        self._dial: Dial | None = None
+        self._tunnel: ClientTunnel | None = None
+        self._plan: Tunnel | None = None
+        self._stream = 0
+        self._attempts = 0
+        self._avoid: frozenset[WorkloadUid] = frozenset()
+        self._timer: Timer | None = None
+
+    def begin(self) -> None:
+        assert self._sock is not None
+        self._context.loop.watch(self._sock.fileno(), self.event)
+        destination = self._context.capture.original_destination(self._sock.fileno())
+        if destination is None:
+            self._refuse(Flag.NONE, f"{self._source} was not captured: nobody knows what it dialled")
+            return
+        self._record.destination = destination
+        if self._context.mesh.workload(self._pod.uid) is None:
+            self._context.arrivals.wait(self._pod.uid, self._decide_when)
+        else:
+            self._decide()
+
+    # --- the decision
+
+    def _decide_when(self, known: bool) -> None:
+        if self._sock is None:
+            return
+        if known:
+            self._decide()
+        else:
+            self._refuse(Flag.NONE, f"the mesh does not know workload {self._pod.uid}")
+
+    def _decide(self) -> None:
+        plan = plan_outbound(
+            self._context.mesh, self._pod.uid, self._record.destination, self._context.chance, self._avoid
+        )
+        if isinstance(plan, Refuse):
+            self._refuse(plan.flag, plan.reason)
+        elif isinstance(plan, PassThrough):
+            self._pass_through(plan)
+        else:
+            self._through_tunnel(plan)
+
+    def _refuse(self, flag: Flag, reason: str) -> None:
+        if self._sock is not None:
+            sock = self._leave()
+            self._context.book.close(self._record, flag, reason)
+            reset(self._context.loop, sock)
+
+    def _leave(self) -> socket.socket:
+        sock, self._sock = self._sock, None
+        assert sock is not None
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        return sock
+
+    # --- past the mesh
+
+    def _pass_through(self, plan: PassThrough) -> None:
+        record = self._record
+        record.actual = plan.destination
+        record.destination_service = plan.service
+        record.peer_workload = plan.workload
+        self._open_record()
+        self._dial = Dial(self._context.loop, plan.destination, self._passed, self._not_passed)
+        self._dial.start(self._pod.network_namespace, self._context.settings.connect_timeout)
+
+    def _passed(self, server: socket.socket) -> None:
+        self._dial = None
+        client, record = self._leave(), self._record
+        relay = Relay(self._context.loop, client, server, lambda why: self._context.book.close(record, error=why))
+        record.carrier = relay
+        relay.start()
+
+    def _not_passed(self, code: int, reason: str) -> None:
+        self._dial = None
+        self._refuse(Flag.CONNECT, reason)
+
+    def _open_record(self) -> None:
+        if not self._record.opened:
+            self._context.book.open(self._record)
+
+    # --- through a tunnel
+
+    def _through_tunnel(self, plan: Tunnel) -> None:
+        self._plan = plan
+        identity = self._pod.identity(self._context.mesh)
+        assert identity is not None  # the plan has found the workload
+        record = self._record
+        record.protocol = HBONE
+        record.actual = plan.dial
+        record.source_identity = identity
+        record.destination_identity = next(iter(plan.identities)) if len(plan.identities) == 1 else None
+        record.destination_service = plan.service
+        record.peer_workload = plan.workload
+        if self._context.certificates.known(identity):
+            self._request(True)
+        else:
+            self._context.arrivals.wait(identity, self._request)
+
+    def _request(self, certificate_came: bool) -> None:
+        if self._sock is None:
+            return
+        identity, plan = self._record.source_identity, self._plan
+        assert identity is not None
+        assert plan is not None
+        if not self._context.certificates.held(identity):
+            self._refuse(Flag.IDENTITY_ERROR, self._context.certificates.why_missing(identity))
+            return
+        self._open_record()
+        self._attempts += 1
+        key = Key(identity, plan.identities, plan.dial, self._pod.cookie)
+        self._pool.request(key, self._pod.network_namespace, self)
+
+    @property
+    def gave_up(self) -> bool:
+        return self._sock is None
+
+    def tunnel_failed(self, flag: Flag, reason: str) -> None:
+        """Another endpoint may do, if a service was dialled."""
+        plan = self._plan
+        assert plan is not None
+        if plan.service and self._attempts < ATTEMPTS and flag in (Flag.CONNECT, Flag.NETWORK_POLICY):
+            self._avoid |= {plan.workload}
+            other = plan_outbound(
+                self._context.mesh, self._pod.uid, self._record.destination, self._context.chance, self._avoid
+            )
+            if isinstance(other, Tunnel):
+                self._through_tunnel(other)
+                return
+        self._refuse(flag, reason)
+
+    def tunnel_ready(self, tunnel: ClientTunnel) -> None:
+        plan, own = self._plan, self._context.mesh.workload(self._pod.uid)
+        assert plan is not None
+        if own is None:
+            self._refuse(Flag.NONE, f"workload {self._pod.uid} has left the mesh")
+            return
+        try:
+            self._stream = tunnel.connect(plan.authority, self._headers(plan, own), self)
+        except (TooManyStreams, GoingAway) as error:
+            self._refuse(Flag.CONNECT, str(error))
+            return
+        self._tunnel = tunnel
+        self._record.destination_identity = tunnel.peer
+        self._timer = self._context.loop.later(self._context.settings.response_timeout, self._timed_out)
+
+    def _headers(self, plan: Tunnel, own: Workload) -> tuple[tuple[str, str], ...]:
+        return request_headers(own, self._source, plan.service, random.getrandbits(128), random.getrandbits(64))
+
+    def _timed_out(self) -> None:
+        self._cancel()
+        self._refuse(Flag.CONNECT, f"no response to CONNECT within {self._context.settings.response_timeout:g} s")
+
+    def _cancel(self) -> None:
+        """Gives the stream up, if there is one."""
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.reset(self._stream, ErrorCode.CANCEL)
+            tunnel.release(self._stream)
+
+    def _again(self, reason: str) -> None:
+        """The peer has not processed the stream, so another tunnel may be asked."""
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.release(self._stream)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._attempts < ATTEMPTS:
+            self._request(True)
+        else:
+            self._refuse(Flag.CONNECT, reason)
+
+    # --- the app's socket, before bytes flow
+
+    def event(self, event: int) -> None:
+        if event & BROKEN and self._sock is not None:
+            if self._dial is not None:
+                self._dial.cancel()
+                self._dial = None
+            self._cancel()
+            self._refuse(Flag.NONE, "the app reset the connection before it was established")
+
+    def crash(self, reason: str) -> None:
+        self._cancel()
+        self._refuse(Flag.NONE, reason)
+
+    # --- the stream (tunnel.Occupant), before bytes flow
+
+    def answered(self, status: int, headers: dict[str, str]) -> None:
+        tunnel = self._tunnel
+        assert tunnel is not None
+        if status != 200:
+            self._cancel()
+            self._refuse(Flag.CONNECT, f"{self._record.actual} answered CONNECT with status {status}")
+            return
+        sock, record = self._leave(), self._record
+        stream = Stream(tunnel, self._stream, sock, lambda why: self._context.book.close(record, error=why))
+        tunnel.streams[self._stream] = stream
+        record.carrier = stream
+        stream.start()
+
+    def push(self, pieces: list[memoryview]) -> None:
+        """HTTP/2 does not hand on DATA before a response."""
+
+    def ended(self) -> None:
+        """Neither END_STREAM."""
+
+    def writable(self) -> None:
+        """Nothing waits yet."""
+
+    def peer_reset(self, code: int) -> None:
+        if code == ErrorCode.REFUSED_STREAM:
+            self._again("the peer refuses streams")
+            return
+        tunnel, self._tunnel = self._tunnel, None
+        if tunnel is not None:
+            tunnel.release(self._stream)
+        self._refuse(Flag.CONNECT, f"{self._record.actual} reset the stream (code {code}) before it answered")
+
+    def lost(self, reason: str) -> None:
+        """A pooled tunnel may have died long ago: nothing of the app's was sent, so another one is tried."""
+        self._again(f"the tunnel to {self._record.actual} broke: {reason}")
