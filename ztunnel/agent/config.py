@@ -39,6 +39,7 @@ class Node:
     pod_name: str
     pod_namespace: str
     metadata: Mapping[str, str]  # ISTIO_META_*, without the prefix
+    json_metadata: Mapping[str, str]  # ISTIO_METAJSON_*
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ def _node(reader: _Reader) -> Node:
         pod_name=reader.text("POD_NAME", "ztunnel"),
         pod_namespace=reader.text("POD_NAMESPACE", "ambit-system"),
         metadata=reader.prefixed("ISTIO_META_"),
+        json_metadata=reader.prefixed("ISTIO_METAJSON_"),
     )
 
 

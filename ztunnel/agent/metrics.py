@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, GCCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -13,6 +14,7 @@ from ztunnel.agent.telemetry import LABELS, ends, labels
 from ztunnel.feed import Connection
 
 Values = tuple[str, ...]
+Labelled = TypeVar("Labelled", bound=Values)
 Gauges = Callable[[], Iterable[Metric]]
 
 
@@ -94,7 +96,7 @@ class Metrics:
         yield family
 
 
-def gauge(name: str, text: str, values: dict[Values, float], names: tuple[str, ...] = ()) -> Metric:
+def gauge(name: str, text: str, values: Mapping[Labelled, float], names: tuple[str, ...] = ()) -> Metric:
     family = GaugeMetricFamily(name, text, labels=names)
     for labelled, value in values.items():
         family.add_metric(labelled, value)
