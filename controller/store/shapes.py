@@ -50,6 +50,14 @@ class AnyObject(Shape, frozen=True):
     metadata: Metadata
 
 
+class Namespace(AnyObject, frozen=True):
+    """Its labels and annotations apply to what is in it."""
+
+
+class Node(AnyObject, frozen=True):
+    """Its labels say where it is."""
+
+
 class ContainerPort(Shape, frozen=True):
     container_port: Port
     name: str = ""

@@ -1,0 +1,19 @@
+"""What is wrong with an object that is well formed in itself: it clashes with others, or refers to what is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.store.interface import Key
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Problem:
+    """`sentence` says what is wrong with `field` of the object and what follows from it."""
+
+    key: Key
+    field: str
+    sentence: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.field}: {self.sentence}"
