@@ -1,0 +1,21 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.worker.node import Node, new_node
+
+
+@pytest.fixture(scope="session")
+def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with new_node(Path(tmp_path_factory.mktemp("ledger"))) as node:
+        yield node
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Iterator[Node]:
+    """Two pods that nobody serves yet."""
+    try:
+        yield shared_node
+    finally:
+        shared_node.clear()
