@@ -1,1 +1,1 @@
-"""The node agent: makes what is captured on this node equal to what the labels say. The same in every home."""
+"""The node agent: enrols the pods of one node into the mesh, live, in both directions. The same in every home."""

@@ -1,4 +1,4 @@
-"""The node agent's shell: watches pods and namespaces, and takes the steps that `reconcile` names until none is left."""
+"""The node agent's shell: watches pods and namespaces, and takes the steps that `reconcile` names."""
 
 from __future__ import annotations
 
@@ -139,9 +139,7 @@ class NodeAgent:
     def _look_at(self, uid: str) -> None:
         self._again.add(uid)
         if uid not in self._tasks:
-            task = asyncio.get_running_loop().create_task(self._bring_about(uid))
-            self._tasks[uid] = task
-            task.add_done_callback(lambda _: self._tasks.pop(uid, None))
+            self._tasks[uid] = asyncio.get_running_loop().create_task(self._bring_about(uid))
 
     async def _bring_about(self, uid: str) -> None:
         """Step by step until all is as wanted; after a failure again, later each time."""
@@ -157,6 +155,7 @@ class NodeAgent:
                 logger.warning("pod %s: %s", self._pods[uid].key, error)
                 self._again.add(uid)
                 await asyncio.sleep(backoff.after_failure(random.random()))
+        del self._tasks[uid]
 
     async def _take_steps(self, uid: str) -> None:
         while (pod := self._pods.get(uid)) is not None:
@@ -241,16 +240,24 @@ class NodeAgent:
 
     def _find_network(self, pod: Known) -> Known:
         """The cookie is remembered: when the namespace has gone, the map's entry must still be found."""
-        if pod.cookie:
-            return pod
         try:
             descriptor = self._open(pod)
         except OSError:
             return pod
         try:
-            return replace(pod, cookie=netns.netns_cookie(descriptor))
+            cookie = netns.netns_cookie(descriptor)
         finally:
             os.close(descriptor)
+        if pod.cookie not in (0, cookie):
+            self._release_former_network(pod)
+        return replace(pod, cookie=cookie)
+
+    def _release_former_network(self, pod: Known) -> None:
+        """The pod's sandbox was made anew: what was captured in the old one is captured again in the new one."""
+        self._capture.withdraw(pod.cookie)
+        self._capture.detach_inbound(pod.uid)
+        if self.zds is not None:
+            self.zds.forget(pod.uid)
 
     async def _settled(self, uid: str) -> None:
         await self._synced.wait()

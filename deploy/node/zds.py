@@ -1,8 +1,9 @@
-"""Hands pods to the node's ztunnel over Istio's ZDS (mesh/wire/zds.proto): the node agent listens, ztunnels connect.
+"""The node agent's side of ZDS: pods are handed to the node's ztunnel over a UNIX socket (Istio: proto/zds.proto,
+cni/pkg/nodeagent/ztunnelserver.go).
 
-Each connection first gets the snapshot: every pod that is to be served, with its network namespace; then what changes.
-Messages go one at a time, each answered by an acknowledgement. While two ztunnels overlap (an upgrade), the newest one
-is given pods, and all of them are told of removals.
+ztunnel connects, says hello and is told of every pod that it is to serve (the snapshot), then of each change. Each
+packet is answered by exactly one acknowledgement. While one ztunnel replaces another both are connected: pods are
+added to the newest, and removed from all.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,183 +21,201 @@ from google.protobuf.message import DecodeError
 
 from mesh.wire.generated import zds_pb2
 
-logger = logging.getLogger("zds")
+log = logging.getLogger("zds")
 
 MAX_PACKET = 1024  # bytes, as in Istio
-ACKNOWLEDGE_TIMEOUT = 30.0  # seconds; opening listeners takes milliseconds, a certificate is not waited for
-BACKLOG = 8
+HELLO_TIMEOUT = 5.0  # seconds: it is the first thing that ztunnel sends
+ACKNOWLEDGEMENT_TIMEOUT = 15.0  # opening listeners takes milliseconds: one that needs this long has hung
+MOST_CONNECTIONS = 8  # an old and a new ztunnel are two
 
 
 class NotServed(Exception):
-    """ztunnel does not serve a pod; the text says why."""
+    """ztunnel does not serve the pod; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Pod:
-    """What ztunnel must know of a pod; `netns` opens its network namespace (the caller closes the descriptor)."""
+class Member:
+    """A pod that ztunnel is to serve."""
 
     uid: str
     name: str
     namespace: str
     service_account: str
-    netns: Callable[[], int]
+    netns: Path
 
 
 class Connection:
-    """One ztunnel. Every call is a question and its answer, one after the other."""
+    """One ztunnel. `served` are the uids that it has acknowledged."""
 
-    def __init__(self, peer: socket.socket) -> None:
-        self._peer = peer
+    def __init__(self, stream: socket.socket) -> None:
+        self._socket = stream
         self._turn = asyncio.Lock()
-        self._packets: asyncio.Queue[bytes] = asyncio.Queue()  # an empty one: ztunnel has gone
         self.served: set[str] = set()
+        self.closed = asyncio.Event()
 
-    async def add(self, pod: Pod) -> None:
-        """Returns once ztunnel serves the pod. Raises NotServed, or ConnectionError when ztunnel has gone."""
-        info = zds_pb2.WorkloadInfo(name=pod.name, namespace=pod.namespace, service_account=pod.service_account)
-        request = zds_pb2.WorkloadRequest(add=zds_pb2.AddWorkload(uid=pod.uid, workload_info=info))
+    async def greet(self) -> None:
+        """Raises OSError, TimeoutError, NotServed: no proper hello came."""
+        async with asyncio.timeout(HELLO_TIMEOUT):
+            packet = await asyncio.get_running_loop().sock_recv(self._socket, MAX_PACKET)
         try:
-            netns = pod.netns()
-        except OSError as error:
-            raise NotServed(f"the network namespace cannot be opened: {error}") from error
+            version = zds_pb2.ZdsHello.FromString(packet).version
+        except DecodeError:
+            version = zds_pb2.UNUSED_VERSION
+        if version != zds_pb2.V1:
+            raise NotServed(f"who connected does not speak version 1 of ZDS: {packet[:32]!r}")
+
+    async def add(self, member: Member) -> None:
+        """Raises NotServed, OSError (the pod's network namespace is gone, or ztunnel is)."""
+        info = zds_pb2.WorkloadInfo(
+            name=member.name, namespace=member.namespace, service_account=member.service_account
+        )
+        request = zds_pb2.WorkloadRequest(add=zds_pb2.AddWorkload(uid=member.uid, workload_info=info))
+        netns = os.open(member.netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
             await self._ask(request, [netns])
         finally:
             os.close(netns)
-        self.served.add(pod.uid)
+        self.served.add(member.uid)
 
     async def delete(self, uid: str) -> None:
+        """Raises NotServed, OSError."""
         self.served.discard(uid)
-        await self._ask(zds_pb2.WorkloadRequest(**{"del": zds_pb2.DelWorkload(uid=uid)}), [])
+        request = zds_pb2.WorkloadRequest()
+        getattr(request, "del").uid = uid  # the field has the name of a Python keyword
+        await self._ask(request, [])
 
-    async def end_snapshot(self) -> None:
+    async def snapshot_sent(self) -> None:
         await self._ask(zds_pb2.WorkloadRequest(snapshot_sent=zds_pb2.SnapshotSent()), [])
 
-    async def greeting(self) -> None:
-        """Raises ConnectionError unless ztunnel says hello in a version that we speak."""
-        if zds_pb2.ZdsHello.FromString(await self._packet()).version != zds_pb2.V1:
-            raise ConnectionError("ztunnel speaks another version of ZDS")
-
-    async def read(self) -> None:
-        """Takes in what ztunnel says, until it goes. Runs beside the questions."""
-        loop = asyncio.get_running_loop()
-        try:
-            while packet := await loop.sock_recv(self._peer, MAX_PACKET):
-                self._packets.put_nowait(packet)
-        except OSError as error:
-            logger.warning("reading from ztunnel: %s", error)
-        finally:
-            self._packets.put_nowait(b"")
+    def close(self) -> None:
+        self.closed.set()
+        self.served.clear()
+        self._socket.close()
 
     async def _ask(self, request: zds_pb2.WorkloadRequest, descriptors: list[int]) -> None:
+        """One packet and its answer. Whatever goes wrong on the socket ends the connection: its state is unknown."""
         async with self._turn:
+            if self.closed.is_set():
+                raise NotServed("ztunnel is not connected")
             try:
-                socket.send_fds(self._peer, [request.SerializeToString()], descriptors)
-                answer = zds_pb2.WorkloadResponse.FromString(await self._packet())
-            except (OSError, DecodeError) as error:
-                raise ConnectionError(f"ztunnel did not answer: {error}") from error
-        if answer.ack.error:
-            raise NotServed(answer.ack.error)
+                socket.send_fds(self._socket, [request.SerializeToString()], descriptors)
+                async with asyncio.timeout(ACKNOWLEDGEMENT_TIMEOUT):
+                    packet = await asyncio.get_running_loop().sock_recv(self._socket, MAX_PACKET)
+                response = zds_pb2.WorkloadResponse.FromString(packet)
+            except (OSError, TimeoutError, DecodeError) as error:
+                self.close()
+                raise NotServed(f"ztunnel did not answer: {error or type(error).__name__}") from error
+            except asyncio.CancelledError:
+                self.close()  # the answer would be taken for that of the next packet
+                raise
+            if not packet:
+                self.close()
+                raise NotServed("ztunnel has ended the connection")
+        if response.ack.error:
+            raise NotServed(f"ztunnel: {response.ack.error}")
 
-    async def _packet(self) -> bytes:
+    async def watch(self) -> None:
+        """Returns when ztunnel has gone; between packets it says nothing, so readable means ended."""
+        loop = asyncio.get_running_loop()
+        while not self.closed.is_set():
+            async with self._turn:
+                if self.closed.is_set() or self._has_ended():
+                    self.close()
+                    return
+            await _readable_or_closed(loop, self._socket, self.closed)
+
+    def _has_ended(self) -> bool:
         try:
-            packet = await asyncio.wait_for(self._packets.get(), ACKNOWLEDGE_TIMEOUT)
-        except TimeoutError:
-            raise ConnectionError(f"ztunnel did not answer within {ACKNOWLEDGE_TIMEOUT:.0f} s") from None
-        if not packet:
-            self._packets.put_nowait(b"")
-            raise ConnectionError("ztunnel has gone")
-        return packet
+            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True  # the end, or a packet that nobody has asked for
 
 
 class ZdsServer:
-    """`snapshot` gives the pods that a ztunnel that connects must serve; `changed` is called when what is served has
-    changed by itself: a ztunnel came (its snapshot is through) or went."""
+    """`members` are the pods for the snapshot; `changed` is called when a ztunnel has come or gone."""
 
-    def __init__(self, path: Path, snapshot: Callable[[], Iterable[Pod]], changed: Callable[[], None]) -> None:
-        self._path, self._snapshot, self._changed = path, snapshot, changed
-        self._connections: list[Connection] = []
+    def __init__(self, path: Path, members: Callable[[], Iterable[Member]], changed: Callable[[], None]) -> None:
+        self._path, self._members, self._changed = path, members, changed
+        self._connections: list[Connection] = []  # oldest first
         self._tasks: set[asyncio.Task[None]] = set()
-        self._listener: socket.socket | None = None
 
-    def start(self) -> None:
-        """Raises OSError when the socket cannot be made."""
+    async def serve(self) -> None:
+        """Until cancelled. Raises OSError: the socket cannot be made."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listener.bind(str(self._path))
-        self._path.chmod(0o600)
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-        self._listener = listener
-        self._spawn(self._accept(listener))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as listener:
+            listener.bind(str(self._path))
+            os.chmod(self._path, 0o600)
+            listener.listen(MOST_CONNECTIONS)
+            while True:
+                stream, _ = await asyncio.get_running_loop().sock_accept(listener)
+                stream.setblocking(False)
+                if len(self._connections) >= MOST_CONNECTIONS:
+                    stream.close()
+                    continue
+                task = asyncio.create_task(self._welcome(Connection(stream)))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
 
-    async def stop(self) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self._listener is not None:
-            self._listener.close()
-            self._path.unlink(missing_ok=True)
+    def forget(self, uid: str) -> None:
+        """The pod has another network namespace now: it must be handed over again."""
+        for connection in self._connections:
+            connection.served.discard(uid)
 
     def serves(self, uid: str) -> bool:
+        """Whether the newest ztunnel has said that it serves the pod."""
         return bool(self._connections) and uid in self._connections[-1].served
 
-    @property
-    def connected(self) -> bool:
-        return bool(self._connections)
+    def knows(self, uid: str) -> bool:
+        return any(uid in each.served for each in self._connections)
 
-    async def add(self, pod: Pod) -> None:
-        """To the newest ztunnel. Raises NotServed."""
+    async def add(self, member: Member) -> None:
+        """Raises NotServed, OSError."""
         if not self._connections:
-            raise NotServed("ztunnel is not connected to the node agent")
-        try:
-            await self._connections[-1].add(pod)
-        except ConnectionError as error:
-            raise NotServed(str(error)) from error
+            raise NotServed("ztunnel of this node is not connected")
+        await self._connections[-1].add(member)
 
     async def delete(self, uid: str) -> None:
-        """From every ztunnel; one that has gone serves nothing any more."""
-        for connection in list(self._connections):
-            try:
-                await connection.delete(uid)
-            except (ConnectionError, NotServed) as error:
-                logger.warning("pod %s could not be taken back: %s", uid, error)
+        """From every ztunnel. One that is gone, or does not know the pod, has let it go."""
+        for each in list(self._connections):
+            with suppress(NotServed):
+                await each.delete(uid)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            peer, _ = await loop.sock_accept(listener)
-            peer.setblocking(False)
-            self._spawn(self._serve(peer))
-
-    async def _serve(self, peer: socket.socket) -> None:
-        connection = Connection(peer)
-        reading = asyncio.create_task(connection.read())
+    async def _welcome(self, connection: Connection) -> None:
         try:
-            await self._begin(connection)
-            await reading
-        except (ConnectionError, DecodeError) as error:
-            logger.warning("a ztunnel was let go: %s", error)
+            await connection.greet()
+            await self._tell(connection)
+            await connection.watch()
+        except (NotServed, OSError, TimeoutError) as error:
+            log.warning("a connection of ztunnel ends: %s", error or type(error).__name__)
         finally:
-            reading.cancel()
-            peer.close()
+            connection.close()
             if connection in self._connections:
                 self._connections.remove(connection)
-                self._changed()
+                log.info("a ztunnel has gone")
+            self._changed()
 
-    async def _begin(self, connection: Connection) -> None:
-        await connection.greeting()
-        for pod in self._snapshot():
+    async def _tell(self, connection: Connection) -> None:
+        """The snapshot. A pod that ztunnel refuses is tried again later, as any other."""
+        watching = asyncio.create_task(connection.closed.wait())
+        for member in list(self._members()):
             try:
-                await connection.add(pod)
-            except NotServed as error:
-                logger.warning("pod %s/%s is not served: %s", pod.namespace, pod.name, error)
-        await connection.end_snapshot()
+                await connection.add(member)
+            except (NotServed, OSError) as error:
+                log.warning("pod %s/%s: %s", member.namespace, member.name, error)
+        watching.cancel()
+        await connection.snapshot_sent()
         self._connections.append(connection)
+        log.info("a ztunnel is connected; it serves %d pods", len(connection.served))
         self._changed()
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+
+async def _readable_or_closed(loop: asyncio.AbstractEventLoop, stream: socket.socket, closed: asyncio.Event) -> None:
+    """An `_ask` reads on the same socket; the event loop has one reader per descriptor, so this one only looks."""
+    closing: Awaitable[bool] = closed.wait()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await closing
