@@ -23,6 +23,7 @@ from .headers import EMPTY_TABLE, Field, encode, header_frames
 from .inbound import Inbound
 from .limits import CLIENT_LIMITS, SERVER_LIMITS, Limits, Role
 from .settings import own_settings
+from .staging import LONGEST_REASON
 from .streams import Stream
 
 
@@ -37,7 +38,7 @@ class GoingAway(Exception):
 class Connection:
     """One end of a connection: bytes in, calls of the handler, bytes out."""
 
-    __slots__ = ("_core", "_inbound", "_open", "_reader", "_staging")
+    __slots__ = ("_core", "_inbound", "_open", "_reader", "_reserved", "_staging")
 
     def __init__(
         self, role: Role, handler: Handler, limits: Limits | None = None, scratch: memoryview | None = None
@@ -51,6 +52,7 @@ class Connection:
         self._staging = self._core.staging
         self._reader = self._inbound.reader
         self._open = self._core.streams.open
+        self._reserved: Stream | None = None  # for whom room was reserved last
         if role is Role.CLIENT:
             self._core.stage_frames(PREFACE)
         self._core.stage(SETTINGS, 0, 0, pack_settings(own_settings(role, limits)))
@@ -72,9 +74,9 @@ class Connection:
                 self._reader.read(size)
             except ConnectionFailed as failure:
                 core.fail(failure)
-            credit = core.window.credit_due()
-            if credit:
-                core.stage(WINDOW_UPDATE, 0, 0, number(credit))
+            window = core.window
+            if window.allowance <= window.low:
+                core.stage(WINDOW_UPDATE, 0, 0, number(window.refill()))
         if core.failure is not None:
             raise core.failure
 
@@ -111,6 +113,7 @@ class Connection:
             if credit <= 0:
                 core.waiting = True
                 return None
+        self._reserved = found
         return self._staging.reserve(credit)
 
     def starved(self, stream: int) -> bool:
@@ -124,7 +127,9 @@ class Connection:
             if end:
                 self.end(stream)
             return
-        found = self._open[stream]
+        found = self._reserved
+        if found is None or found.id != stream or found.gone:
+            raise ValueError(f"nothing is reserved for stream {stream}")
         self._staging.commit(stream, size, end)
         found.credit -= size
         self._core.credit -= size
@@ -182,9 +187,7 @@ class Connection:
         found = self._open.get(stream)
         if found is None or found.ended_in:
             return
-        found.owed += size
-        if found.owed >= found.window >> 2:
-            self._core.return_credit(found)
+        self._core.release(found, size)
 
     def _stage_head(self, stream: Stream, fields: list[Field], *, end: bool) -> None:
         block, peer = encode(fields), self._core.peer
@@ -208,8 +211,8 @@ class Connection:
         """Accepts no further streams; open ones go on. What comes later is refused, so the peer can safely retry it."""
         core = self._core
         core.going_away = True
-        core.last_accepted = max(core.streams.highest, 0) if core.role is Role.SERVER else 0
-        core.stage(GOAWAY, 0, 0, number(core.last_accepted) + number(code) + reason)
+        core.last_accepted = core.last_processed
+        core.stage(GOAWAY, 0, 0, number(core.last_accepted) + number(code) + reason[:LONGEST_REASON])
 
     @property
     def open_streams(self) -> int:

@@ -19,7 +19,7 @@ from .limits import Limits, Role
 from .settings import PeerSettings
 from .staging import Staging
 from .streams import Stream, StreamTable
-from .windows import ConnectionWindow, grown
+from .windows import RETURN_SHIFT, ConnectionWindow, grown
 
 
 class Handler(Protocol):
@@ -107,7 +107,12 @@ class Core:
         """The first failure counts; its GOAWAY is the last frame that leaves."""
         if self.failure is None:
             self.failure = failure
-            self.staging.shut(max(self.streams.highest, 0), failure.code, failure.reason.encode())
+            self.staging.shut(self.last_processed, failure.code, failure.reason.encode())
+
+    @property
+    def last_processed(self) -> int:
+        """What a GOAWAY of ours says: it never rises, and a server opens no streams."""
+        return min(max(self.streams.highest, 0), self.last_accepted) if self.role is Role.SERVER else 0
 
     def reset(self, id: int, code: int) -> None:
         """Resets a stream, open or refused."""
@@ -123,7 +128,13 @@ class Core:
         if stream.ended_in and stream.ended_out:
             self.close(stream.id)
 
-    def return_credit(self, stream: Stream) -> None:
+    def release(self, stream: Stream, size: int) -> None:
+        """`size` received bytes are not held any more; their credit goes back once it is worth a frame."""
+        stream.owed += size
+        if stream.owed >= stream.window >> RETURN_SHIFT:
+            self._return_credit(stream)
+
+    def _return_credit(self, stream: Stream) -> None:
         """WINDOW_UPDATE for what the reader took, and for the window's growth."""
         unread = stream.window - stream.allowance - stream.owed
         most = min(self.limits.stream_window, stream.window + self.growth_left)

@@ -31,7 +31,7 @@ HARD_LIMIT_FACTOR = 4
 _STATIC: list[Field] = [(str(n, "ascii"), str(v, "ascii")) for n, v in HeaderTable.STATIC_TABLE]
 _STATIC_FIELD = {field: index for index, field in enumerate(_STATIC, 1)}
 _STATIC_NAME = {name: index for index, (name, _) in reversed(list(enumerate(_STATIC, 1)))}
-_UNSENDABLE = re.compile(r"[\x00-\x1f\x7f]|^ | $").search
+_is_sendable = re.compile(r"(?! )[^\x00-\x1f\x7f]*(?<! )").fullmatch
 
 
 class _NotPlain(Exception):
@@ -55,7 +55,7 @@ def encode(fields: Iterable[Field]) -> bytes:
 def _encode_field(name: str, value: str) -> bytes:
     if name == ":status" and (index := _STATIC_FIELD.get((name, value))):
         return bytes((0x80 | index,))
-    if _UNSENDABLE(value):
+    if not _is_sendable(value):
         raise ValueError(f"header {name} has a value that HTTP cannot carry: {value!r}")
     index = _STATIC_NAME.get(name, 0)
     if index >= 15:

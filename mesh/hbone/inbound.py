@@ -35,6 +35,7 @@ from .windows import widened
 
 BYTES_PER_UPDATE = 512  # sent bytes that justify one WINDOW_UPDATE; peers return credit in far larger steps
 UPDATES_PER_STREAM = 4
+MOST_SETTINGS = 32  # in one frame; each may touch every stream
 ON_CONNECTION, ON_STREAM, ON_EITHER = range(3)
 # Where a frame type belongs, and the size that it has to have.
 SHAPES: dict[int, tuple[int, int | None]] = {
@@ -74,6 +75,7 @@ class Inbound:
             core.streams.open,
             core.window,
             scratch,
+            core.handler.data_received,
             max_frame=limits.max_frame,
             largest_block=limits.max_header_list,
             expects_preface=core.role is Role.SERVER,
@@ -91,10 +93,6 @@ class Inbound:
         }
 
     # --- the reader's calls
-
-    def data(self, stream: Stream, pieces: list[memoryview]) -> None:
-        if not stream.gone:
-            self._handler.data_received(stream.id, pieces)
 
     def data_ended(self, stream: Stream) -> None:
         if stream.gone:
@@ -123,12 +121,14 @@ class Inbound:
         if not id:
             raise protocol_error("DATA on stream 0")
         self._core.window.take(size)
+        if not payload and not flags & END_STREAM:
+            self._core.guard.spend(Excess.EMPTY_DATA)
         if self._core.streams.is_idle(id):
             raise protocol_error(f"DATA on stream {id}, which is idle")
         try:
             stream = self._receiving(id)
             if stream is not None:
-                self._take_data(stream, flags, size, payload)
+                self._take_data(stream, size, payload)
         except StreamFailed as failure:
             self._stream_failed(failure.stream, failure.code)
             return None
@@ -139,7 +139,6 @@ class Inbound:
         if stream is None:
             if not self._core.streams.was_reset(id):
                 raise StreamFailed(id, ErrorCode.STREAM_CLOSED, "DATA on a closed stream")
-            self._core.guard.spend(Excess.IGNORED)
             return None
         if stream.ended_in:
             raise StreamFailed(id, ErrorCode.STREAM_CLOSED, "DATA after END_STREAM")
@@ -147,13 +146,12 @@ class Inbound:
             raise StreamFailed(id, ErrorCode.PROTOCOL_ERROR, "DATA before the response")
         return stream
 
-    def _take_data(self, stream: Stream, flags: int, size: int, payload: int) -> None:
+    def _take_data(self, stream: Stream, size: int, payload: int) -> None:
         if size > stream.allowance:
             raise StreamFailed(stream.id, ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond the stream's window")
         stream.allowance -= size
-        stream.owed += size - payload  # padding is taken as soon as it is there
-        if not payload and not flags & END_STREAM:
-            self._core.guard.spend(Excess.EMPTY_DATA)
+        if size > payload:
+            self._core.release(stream, size - payload)  # nobody holds padding
         if stream.body_left is not None:
             stream.body_left -= payload
             if stream.body_left < 0:
@@ -291,6 +289,7 @@ class Inbound:
             self._core.guard.spend(Excess.RESETS)
 
     def _settings(self, id: int, flags: int, payload: bytes) -> None:
+        self._core.guard.spend(Excess.SETTINGS)
         if flags & ACK:
             if payload:
                 raise size_error("an acknowledgement of SETTINGS with a payload")
@@ -299,7 +298,8 @@ class Inbound:
             return
         if len(payload) % 6:
             raise size_error(f"SETTINGS with {len(payload)} bytes, not a multiple of 6")
-        self._core.guard.spend(Excess.SETTINGS)
+        if len(payload) > 6 * MOST_SETTINGS:
+            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, f"SETTINGS with {len(payload) // 6} values")
         self.reader.expected = None
         for name, value in unpack_settings(payload):
             before = self._core.peer.initial_window
@@ -325,9 +325,9 @@ class Inbound:
                 self._handler.stream_writable(stream.id)
 
     def _ping(self, id: int, flags: int, payload: bytes) -> None:
+        self._core.guard.spend(Excess.PINGS)
         if flags & ACK:
             return self._handler.ping_acknowledged(payload)
-        self._core.guard.spend(Excess.PINGS)
         self._core.stage(PING, ACK, 0, payload)
 
     def _goaway(self, id: int, flags: int, payload: bytes) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from .headers import Field
 
 _is_name = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
-_is_bad_value = re.compile(r"[\x00\r\n]|^[ \t]|[ \t]\Z").search
+_is_value = re.compile(r"(?![ \t])[^\x00\r\n]*(?<![ \t])").fullmatch
 _is_status = re.compile(r"[1-9][0-9][0-9]").fullmatch
 _CONNECTION_SPECIFIC = frozenset({"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"})
 _REQUEST_PSEUDO = frozenset({":method", ":scheme", ":authority", ":path"})
@@ -82,7 +82,7 @@ def _collect(fields: Iterable[Field], pseudo: frozenset[str]) -> dict[str, str]:
         else:
             regular = True
             _check_name(name, value)
-        if _is_bad_value(value):
+        if not _is_value(value):
             raise Malformed(f"the value of {name} has characters that it cannot have")
         if name in headers:
             value = headers[name] + ("; " if name == "cookie" else ", ") + value

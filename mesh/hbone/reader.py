@@ -7,6 +7,7 @@ loop; everything that is not goes to the sink's `irregular_data`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from .frames import (
@@ -31,8 +32,6 @@ ROOM_FOR_PADDING = 1024  # the most that a HEADERS frame has besides its block, 
 class Sink(Protocol):
     """Who gets the frames. Any call may raise ConnectionFailed and so end the reading."""
 
-    def data(self, stream: Stream, pieces: list[memoryview]) -> None: ...
-
     def data_ended(self, stream: Stream) -> None: ...
 
     def irregular_data(self, stream: int, flags: int, size: int, payload: int) -> Stream | None:
@@ -47,6 +46,7 @@ class FrameReader:
     """`scratch` is where bytes are received; readers of one thread may share it: what is left over is kept apart."""
 
     __slots__ = (
+        "_deliver",
         "_ending",
         "_kept",
         "_largest_whole",
@@ -68,12 +68,14 @@ class FrameReader:
         streams: dict[int, Stream],
         window: ConnectionWindow,
         scratch: memoryview,
+        deliver: Callable[[int, list[memoryview]], None],
         *,
         max_frame: int,
         largest_block: int,
         expects_preface: bool,
     ) -> None:
         self._sink, self._streams, self._window, self._scratch = sink, streams, window, scratch
+        self._deliver = deliver
         self._max_frame = max_frame
         self._largest_whole = min(largest_block + ROOM_FOR_PADDING, len(scratch) // 2)
         self._preface_left = len(PREFACE) if expects_preface else 0
@@ -89,7 +91,8 @@ class FrameReader:
         kept = len(self._kept)
         if kept:
             self._scratch[:kept] = self._kept
-        return self._scratch[kept:]
+            return self._scratch[kept:]
+        return self._scratch
 
     def read(self, size: int) -> None:
         """Takes the first `size` bytes of the last `buffer()`. Raises ConnectionFailed."""
@@ -99,13 +102,8 @@ class FrameReader:
         self._kept = bytes(self._scratch[at:end]) if at < end else b""
 
     def _read_frames(self, at: int, end: int) -> int:  # noqa: C901 - the byte path: calls would cost more than branches
-        scratch, sink, streams, window, max_frame = (
-            self._scratch,
-            self._sink,
-            self._streams,
-            self._window,
-            self._max_frame,
-        )
+        scratch, sink, streams = self._scratch, self._sink, self._streams
+        window, deliver = self._window, self._deliver
         left, stream = self._left, self._stream
         self._left = 0
         pieces: list[memoryview] = []  # all of `stream`
@@ -122,7 +120,8 @@ class FrameReader:
                 if left:
                     break
                 if self._ending and stream is not None:
-                    sink.data(stream, pieces)
+                    if not stream.gone:
+                        deliver(stream.id, pieces)
                     pieces = []
                     sink.data_ended(stream)
             if self._skip:
@@ -135,14 +134,14 @@ class FrameReader:
             size = word >> 8
             coming = streams.get(id)
             if pieces and coming is not stream:
-                if stream is not None:
-                    sink.data(stream, pieces)
+                if stream is not None and not stream.gone:
+                    deliver(stream.id, pieces)
                 pieces = []
             if (
                 coming is not None
                 and not word & 0xFF
                 and flags & ~END_STREAM == 0
-                and 0 < size <= max_frame
+                and 0 < size <= self._max_frame
                 and size <= coming.allowance
                 and size <= window.allowance
                 and coming.body_left is None
@@ -154,7 +153,8 @@ class FrameReader:
                 at += HEAD_SIZE
                 continue
             if pieces and stream is not None:
-                sink.data(stream, pieces)
+                if not stream.gone:
+                    deliver(stream.id, pieces)
                 pieces = []
             used = self._irregular(at, end)
             if not used:
@@ -162,8 +162,8 @@ class FrameReader:
             at += used
             left, stream = self._left, self._stream
             self._left = 0
-        if pieces and stream is not None:
-            sink.data(stream, pieces)
+        if pieces and stream is not None and not stream.gone:
+            deliver(stream.id, pieces)
         self._left, self._stream = left, stream
         return at
 

@@ -19,8 +19,8 @@ from .frames import (
 )
 
 CELL = TLS_RECORD - HEAD_SIZE
-FAREWELL_REASON = 256  # of the words in our GOAWAY
-FAREWELL = HEAD_SIZE + 8 + FAREWELL_REASON  # always kept free for the last GOAWAY
+LONGEST_REASON = 256  # of the words in our GOAWAY
+FAREWELL = HEAD_SIZE + 8 + LONGEST_REASON  # always kept free for the last GOAWAY
 
 
 class Staging:
@@ -60,38 +60,37 @@ class Staging:
         """Stages the last GOAWAY, for which there is always room; nothing is staged after it."""
         if self._shut:
             return
-        data = frame(GOAWAY, 0, 0, number(last_stream) + number(code) + reason[:FAREWELL_REASON])
+        data = frame(GOAWAY, 0, 0, number(last_stream) + number(code) + reason[:LONGEST_REASON])
         self._buffer[self.size : self.size + len(data)] = data
         self.size += len(data)
         self._shut, self._room = True, 0
+        self._data_room = 0
 
     def reserve(self, most: int) -> memoryview | None:
         """Room for up to `most` bytes of payload behind a frame head; None when the data room is full."""
-        at = self.size
-        free = self._data_room - at
-        if free <= 0 or self._shut:
-            return None
-        room = free - HEAD_SIZE
+        at = self.size + HEAD_SIZE
+        room = self._data_room - at
         if room > self._payload:
-            room = free // (self._payload + HEAD_SIZE) * self._payload
-        if room < CELL:
+            room = (room + HEAD_SIZE) // (self._payload + HEAD_SIZE) * self._payload
+        elif room < CELL:
+            if room <= -HEAD_SIZE:
+                return None
             room = CELL  # the buffer holds a cell more than its data room, so that no tiny reads fill it up
         if room > most:
             room = most
         self._room = room
-        at += HEAD_SIZE
         return self._buffer[at : at + room]
 
     def commit(self, stream: int, size: int, end: bool) -> None:
         """Frames the first `size` bytes of the room that was reserved last. Raises ValueError beyond that room."""
         if size > self._room:
             raise ValueError(f"{size} bytes committed where {self._room} are reserved")
-        if size > self._payload:
-            self._split(stream, size, end)
-        else:
-            pack_head(self._buffer, self.size, size << 8 | DATA, END_STREAM if end else 0, stream)
-            self.size += HEAD_SIZE + size
         self._room = 0
+        if size > self._payload:
+            return self._split(stream, size, end)
+        at = self.size
+        pack_head(self._buffer, at, size << 8, end, stream)  # type DATA is 0, flag END_STREAM is 1
+        self.size = at + HEAD_SIZE + size
 
     def _split(self, stream: int, size: int, end: bool) -> None:
         """Makes room for the heads of further frames: from the last to the first, each payload moves up in place."""

@@ -34,11 +34,12 @@ def grown(window: int, unread: int, taken: int, turns: int, most: int) -> int:
 class ConnectionWindow:
     """What the peer may still send on the whole connection."""
 
-    __slots__ = ("allowance", "size")
+    __slots__ = ("allowance", "low", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.allowance = size
+        self.low = size - (size >> RETURN_SHIFT)  # where credit is due
 
     def take(self, size: int) -> None:
         """Counts a DATA frame. Raises ConnectionFailed when the peer sends more than it may."""
@@ -46,10 +47,8 @@ class ConnectionWindow:
             raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "DATA beyond the connection's window")
         self.allowance -= size
 
-    def credit_due(self) -> int:
-        """The WINDOW_UPDATE to send now, or 0 while it would be a small one."""
+    def refill(self) -> int:
+        """The increment of the WINDOW_UPDATE that is sent now: once `allowance` is down to `low`."""
         owed = self.size - self.allowance
-        if owed < self.size >> RETURN_SHIFT:
-            return 0
         self.allowance = self.size
         return owed
