@@ -21,6 +21,9 @@ class Capture(Protocol):
     def original_destination(self, socket_fd: int) -> SocketAddress | None:
         """What the app dialled whose connection was accepted as `socket_fd`; None when it was not captured."""
 
+    def dns_resolver(self, netns_cookie: int, source: SocketAddress) -> SocketAddress | None:
+        """Whom the UDP query that was just received from `source` was meant for."""
+
     def present_client(self, socket_fd: int, client: SocketAddress) -> None:
         """Before connect: the app that is dialled sees `client` as its peer. Raises OSError."""
 

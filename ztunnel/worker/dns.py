@@ -47,8 +47,11 @@ class DnsProxy:
 
     def close(self) -> None:
         """Queries under way get no answer: the app asks again, past the mesh."""
-        for sock in self._sockets:
-            self._context.loop.discard(sock)
+        for (
+            sock
+        ) in self._sockets:  # unregistered explicitly: the agent holds the same sockets, so closing is not enough
+            self._context.loop.forget(sock.fileno())
+            sock.close()
         self._sockets = []
         for exchange in self._exchanges:
             exchange.cancel()
@@ -78,7 +81,7 @@ class DnsProxy:
         if reply is not None:
             self._reply(sock, reply, source)
             return
-        resolver = context.resolver(_address(source), socket.SOCK_DGRAM)
+        resolver = context.resolver(_address(source), sock)
         if resolver is None or len(self._exchanges) >= MAX_EXCHANGES:
             self._reply(sock, context.failure(data), source)
             return
@@ -122,7 +125,7 @@ class DnsProxy:
             sock.close()
             return
         sock.setblocking(False)
-        resolver = self._context.resolver(_address(source), socket.SOCK_STREAM)
+        resolver = self._context.resolver(_address(source), sock)
         conversation = Conversation(self._context, sock, resolver, self._conversations.discard)
         self._conversations.add(conversation)
         conversation.start()

@@ -25,7 +25,7 @@ from ztunnel.worker.loop import Loop
 RESOLVER_TIMEOUT = 5.0  # seconds: what stub resolvers themselves wait before they ask the next one (resolv.conf(5))
 
 OpenSocket = Callable[[int, int], socket.socket]
-Resolver = Callable[[SocketAddress, int], SocketAddress | None]
+Resolver = Callable[[SocketAddress, socket.socket], SocketAddress | None]
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +40,7 @@ class DnsContext:
     open_socket: OpenSocket
     """(family, SOCK_DGRAM or SOCK_STREAM) -> a non-blocking socket inside the pod's namespace. Raises OSError."""
     resolver: Resolver
-    """(the app's socket, SOCK_DGRAM or SOCK_STREAM) -> the resolver that it has addressed, None if nobody knows."""
+    """(the app's socket, ours that heard it) -> the resolver that the app has addressed, None if nobody knows."""
     counts: Counter[str] = field(default_factory=Counter)
 
     def answer(self, data: bytes, datagram: bool) -> bytes | None:

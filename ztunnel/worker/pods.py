@@ -9,6 +9,7 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mesh.model.address import Ip
 from mesh.model.identity import SpiffeId
@@ -16,6 +17,9 @@ from mesh.model.state import MeshState
 from mesh.model.workload import WorkloadUid
 from ztunnel.feed import PodAdded, SocketRole
 from ztunnel.worker.sockets import Namespace
+
+if TYPE_CHECKING:
+    from ztunnel.worker.dns import DnsProxy
 
 
 @dataclass(slots=True, eq=False)
@@ -28,6 +32,7 @@ class Pod:
     addresses: frozenset[Ip]
     network_namespace: Namespace
     sockets: dict[SocketRole, list[socket.socket]] = field(default_factory=dict)
+    dns: DnsProxy | None = None
 
     @property
     def cookie(self) -> int:

@@ -37,6 +37,8 @@ class Settings:
     drain_deadline: float = 5.0
     """How long connections may live after SIGTERM, when the agent has not said otherwise."""
     network: str = ""
+    cluster_domain: str = "cluster.local"
+    preferred_namespace: str = ""
     response_baggage: bool = True
 
     @classmethod
@@ -58,6 +60,8 @@ class Settings:
             pool_waiting=read.number("AMBIT_MAX_WAITING", default.pool_waiting),
             drain_deadline=_drain_deadline(read, default.drain_deadline),
             network=environment.get("NETWORK", ""),
+            cluster_domain=environment.get("CLUSTER_DOMAIN", default.cluster_domain),
+            preferred_namespace=environment.get("PREFERED_SERVICE_NAMESPACE", ""),  # Istio's spelling
             response_baggage=environment.get("ENABLE_RESPONSE_BAGGAGE", "true").lower() != "false",
         )
 

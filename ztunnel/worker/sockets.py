@@ -33,14 +33,14 @@ class Namespace:
         self._fd = fd
         self.cookie = cookie
 
-    def socket(self, family: int) -> socket.socket:
-        """A non-blocking TCP socket. Raises OSError."""
+    def socket(self, family: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        """A non-blocking socket. Raises OSError."""
         if self._fd < 0:
             raise OSError(errno.ENONET, "the pod's network namespace has been given up")
         if Namespace._current != self.cookie:
             setns(self._fd)
             Namespace._current = self.cookie
-        return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        return socket.socket(family, kind | socket.SOCK_NONBLOCK)
 
     def close(self) -> None:
         if self._fd >= 0:

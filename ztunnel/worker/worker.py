@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import socket
+from collections import Counter
 from typing import assert_never
 
 from mesh.model.address import SocketAddress
@@ -16,12 +17,15 @@ from mesh.policy.evaluate import Denial, Permit, evaluate
 from mesh.policy.match import ConnectionFacts
 from ztunnel import feed
 from ztunnel.channel import ChannelBroken, WorkerChannel
+from ztunnel.dns.resolve import Client, Zone
 from ztunnel.feed import SocketRole
 from ztunnel.plan.plan import Flag
 from ztunnel.worker.arrivals import Arrivals
 from ztunnel.worker.certificates import Certificates
 from ztunnel.worker.connections import Book
 from ztunnel.worker.context import Capture, Context
+from ztunnel.worker.dns import DnsProxy
+from ztunnel.worker.dns_context import DnsContext
 from ztunnel.worker.inbound import Gate
 from ztunnel.worker.listeners import Listeners, local_address
 from ztunnel.worker.loop import IN, OUT, Loop
@@ -63,6 +67,7 @@ class Worker:
         self._pool = Pool(self._context)
         self._gate = Gate(self._context)
         self._listeners = Listeners(self.loop)
+        self._dns_counts: Counter[str] = Counter()
         self._draining_until: float | None = None
         self._book.report_to(self._tell)
         self.loop.watch(channel.fileno(), self._fed, IN)
@@ -146,6 +151,7 @@ class Worker:
             "connections_waiting_for_agent": len(self._arrivals),
             "accept_pauses": self._listeners.pauses,
             "records_dropped": self._channel.dropped if self._channel else 0,
+            **self._dns_counts,
             **self._pool.counters(),
             **self._gate.counters(),
         }
@@ -201,6 +207,28 @@ class Worker:
             self._listeners.open(sock, lambda *accepted: self._plaintext(pod, *accepted))
         for sock in pod.sockets.get(SocketRole.HBONE, ()):
             self._listeners.open(sock, lambda *accepted: self._hbone(pod, *accepted))
+        pod.dns = self._dns_proxy(pod)
+
+    def _dns_proxy(self, pod: Pod) -> DnsProxy:
+        capture, settings = self._context.capture, self._settings
+
+        def resolver(source: SocketAddress, sock: socket.socket) -> SocketAddress | None:
+            if sock.type == socket.SOCK_STREAM:
+                return capture.original_destination(sock.fileno())
+            return capture.dns_resolver(pod.cookie, source)
+
+        context = DnsContext(
+            self.loop,
+            self._mesh,
+            Client(pod.namespace, settings.network),
+            Zone(settings.cluster_domain, settings.preferred_namespace),
+            random.random,
+            pod.network_namespace.socket,
+            resolver,
+            self._dns_counts,
+        )
+        datagram, stream = (pod.sockets.get(role, []) for role in (SocketRole.DNS_UDP, SocketRole.DNS_TCP))
+        return DnsProxy(context, datagram, stream)
 
     def _plaintext(self, pod: Pod, sock: socket.socket, remote: SocketAddress) -> None:
         try:
@@ -222,9 +250,10 @@ class Worker:
         pod = self._pods.pop(uid, None)
         if pod is None:
             return
-        for role, sockets in pod.sockets.items():
-            if role is not SocketRole.HBONE:
-                self._close_all(sockets)
+        for role in (SocketRole.OUTBOUND, SocketRole.INBOUND):
+            self._close_all(pod.sockets.get(role, []))
+        if pod.dns is not None:
+            pod.dns.close()
         self._pool.pod_left(pod.cookie)
         self._lingering.add(pod)
         if linger > 0:
@@ -235,8 +264,7 @@ class Worker:
     def _forget_pod(self, pod: Pod) -> None:
         if pod in self._lingering:
             self._lingering.remove(pod)
-            for sockets in pod.sockets.values():
-                self._close_all(sockets)
+            self._close_all(pod.sockets.get(SocketRole.HBONE, []))
             self._gate.pod_left(pod)
             pod.close()
 
