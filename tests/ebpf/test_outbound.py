@@ -1,0 +1,116 @@
+"""An enrolled pod dials: its connection ends at ztunnel, which learns the destination; the app sees what it dialled."""
+
+import errno
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.ebpf.stage import V4, V6, Stage, address, listen, outbound_ztunnel, told
+
+pytestmark = pytest.mark.root
+
+FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
+
+
+def enrolled_with_ztunnel(stage: Stage) -> None:
+    stage.ztunnel(stage.a, outbound_ztunnel(stage.pins)).passed()
+    stage.capture.enrol(stage.a.cookie)
+
+
+def dial(family: int, host: str, port: int, source: str | None = None) -> Any:
+    """What the app sees: peer, own address, and what the other side says."""
+    with socket.socket(family, socket.SOCK_STREAM) as connection:
+        if source:
+            connection.bind((source, 0))
+        connection.connect((host, port))
+        return address(connection.getpeername()), address(connection.getsockname()), told(connection)
+
+
+@FAMILIES
+def test_ztunnel_learns_the_destination_and_the_app_sees_it(stage: Stage, family: int) -> None:
+    enrolled_with_ztunnel(stage)
+    host = stage.b.ip(family)
+    peer, _, said = stage.app(stage.a, lambda: dial(family, host, 8080)).report()
+    assert (peer.ip, peer.port) == (host, 8080)
+    assert said == f"15001 {peer}"
+
+
+def test_ipv4_dialled_with_an_ipv6_socket(stage: Stage) -> None:
+    enrolled_with_ztunnel(stage)
+    peer, _, said = stage.app(stage.a, lambda: dial(V6, f"::ffff:{stage.b.ip4}", 8080)).report()
+    assert (peer.ip, peer.port) == (stage.b.ip4, 8080)
+    assert said == f"15001 {stage.b.ip4}:8080"
+
+
+@FAMILIES
+def test_socket_bound_to_the_pod_before_it_connects(stage: Stage, family: int) -> None:
+    enrolled_with_ztunnel(stage)
+    source = stage.a.ip(family)
+    peer, own, said = stage.app(stage.a, lambda: dial(family, stage.b.ip(family), 8080, source)).report()
+    assert own.ip == source
+    assert said == f"15001 {peer}"
+
+
+@FAMILIES
+def test_dns_over_tcp_goes_to_the_dns_proxy(stage: Stage, family: int) -> None:
+    enrolled_with_ztunnel(stage)
+    peer, _, said = stage.app(stage.a, lambda: dial(family, stage.b.ip(family), 53)).report()
+    assert (peer.ip, peer.port) == (stage.b.ip(family), 53)
+    assert said == f"15053 {peer}"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "0.0.0.0", "::1", "::", "::ffff:127.0.0.1"])
+def test_loopback_is_left_alone(stage: Stage, host: str) -> None:
+    enrolled_with_ztunnel(stage)
+    family = V6 if ":" in host else V4
+
+    def talk_to_itself() -> bytes:
+        with listen(V6, "::", 8080), socket.socket(family) as connection:
+            connection.connect((host, 8080))
+            return b"reached"
+
+    assert stage.app(stage.a, talk_to_itself).report() == b"reached"
+
+
+@FAMILIES
+def test_a_dial_to_ztunnel_itself_has_no_destination(stage: Stage, family: int) -> None:
+    enrolled_with_ztunnel(stage)
+    loopback = "127.0.0.1" if family == V4 else "::1"
+    assert stage.app(stage.a, lambda: dial(family, loopback, 15001)).report()[2] == "15001 None"
+
+
+@FAMILIES
+def test_pods_that_are_not_enrolled_reach_each_other(stage: Stage, family: int) -> None:
+    stage.ztunnel(stage.a, outbound_ztunnel(stage.pins)).passed()
+
+    def serve() -> Iterator[Any]:
+        with listen(family, stage.b.ip(family), 8080) as listener:
+            yield "ready"
+            connection, peer = listener.accept()
+            with connection:
+                yield address(peer).ip
+
+    server = stage.app(stage.b, serve)
+    server.passed()
+    peer, own, said = stage.app(stage.a, lambda: dial(family, stage.b.ip(family), 8080)).report()
+    assert server.report() == own.ip == stage.a.ip(family)
+    assert (peer.ip, said) == (stage.b.ip(family), "")
+    assert not any(count for name, count in stage.capture.counts().items() if name != "exempt_cgroups")
+
+
+@FAMILIES
+def test_without_ztunnel_a_dial_is_refused(stage: Stage, family: int) -> None:
+    stage.capture.enrol(stage.a.cookie)
+    with pytest.raises(ConnectionRefusedError):
+        stage.app(stage.a, lambda: dial(family, stage.b.ip(family), 8080)).report()
+    assert stage.capture.counts()["in_flight"] == 0
+
+
+def test_withdrawn_pod_dials_directly_again(stage: Stage) -> None:
+    stage.capture.enrol(stage.a.cookie)
+    stage.capture.withdraw(stage.a.cookie)
+    with pytest.raises(OSError, match="refused") as refused:
+        stage.app(stage.a, lambda: dial(V4, stage.b.ip4, 8080)).report()
+    assert refused.value.errno == errno.ECONNREFUSED  # by the other pod, where nobody listens
