@@ -12,7 +12,7 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,16 +115,20 @@ class Connection:
             raise NotServed(f"ztunnel: {response.ack.error}")
 
     async def watch(self) -> None:
-        """Returns when ztunnel has gone; between packets it says nothing, so readable means ended."""
-        loop = asyncio.get_running_loop()
-        while not self.closed.is_set():
-            async with self._turn:
-                if self.closed.is_set() or self._has_ended():
-                    self.close()
-                    return
-            await _readable_or_closed(loop, self._socket, self.closed)
+        """Returns when ztunnel has gone; between packets it says nothing, so readable means ended.
+
+        It looks through a descriptor of its own: an event loop has one reader per descriptor, and `_ask` reads too.
+        """
+        with self._socket.dup() as own:
+            while not self.closed.is_set():
+                await _readable(own)
+                async with self._turn:
+                    if self._has_ended():
+                        self.close()
 
     def _has_ended(self) -> bool:
+        if self.closed.is_set():
+            return True
         try:
             self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
         except BlockingIOError:
@@ -200,22 +204,22 @@ class ZdsServer:
 
     async def _tell(self, connection: Connection) -> None:
         """The snapshot. A pod that ztunnel refuses is tried again later, as any other."""
-        watching = asyncio.create_task(connection.closed.wait())
         for member in list(self._members()):
             try:
                 await connection.add(member)
             except (NotServed, OSError) as error:
                 log.warning("pod %s/%s: %s", member.namespace, member.name, error)
-        watching.cancel()
         await connection.snapshot_sent()
         self._connections.append(connection)
         log.info("a ztunnel is connected; it serves %d pods", len(connection.served))
         self._changed()
 
 
-async def _readable_or_closed(loop: asyncio.AbstractEventLoop, stream: socket.socket, closed: asyncio.Event) -> None:
-    """An `_ask` reads on the same socket; the event loop has one reader per descriptor, so this one only looks."""
-    closing: Awaitable[bool] = closed.wait()
-    with suppress(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await closing
+async def _readable(stream: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_reader(stream, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_reader(stream)

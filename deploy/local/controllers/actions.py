@@ -18,16 +18,17 @@ class Apply:
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """Set fields below `spec` and leave the others. Nothing happens if the object is gone or another one (uid)."""
+    """Set the fields that `fields` has, at any depth, and leave the others. Nothing happens if the object is gone or
+    is another one by now (uid)."""
 
     key: Key
     uid: str
-    spec: Mapping[str, Any]
+    fields: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class SetStatus:
-    """Set fields below `status` and leave the others."""
+    """Set fields of the status and leave the others; as `Merge` does, but one level deep."""
 
     key: Key
     uid: str
