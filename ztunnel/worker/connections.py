@@ -93,6 +93,7 @@ class Record:
             ended=ended,
             flags=str(self.flag),
             error=error,
+            opened=self.opened,
         )
 
 
