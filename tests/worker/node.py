@@ -249,6 +249,8 @@ class Node:
         self.workers.clear()
         for pod in (self.a, self.b):
             for app in pod.apps:
+                with contextlib.suppress(OSError):
+                    app.shutdown(socket.SHUT_RDWR)  # wakes whoever waits in accept(); close alone would not
                 app.close()
             pod.apps.clear()
 
