@@ -1,11 +1,27 @@
 /* sk_lookup: new connections that reach an enrolled pod from outside go to ztunnel's listener, whatever their port.
  * Sockets are not namespaced by the map: the key is the pod's address. */
 
-#define IFINDEX_LOOPBACK 1 /* in every network namespace: the pod itself, and ztunnel delivering to it */
+#define IFINDEX_LOOPBACK 1 /* in every network namespace */
+
+/* The pod itself, or ztunnel delivering to it. Over loopback, a connection to another own address than 127.0.0.1 shows
+ * the interface of that address; but it comes from the same address, which nothing on the wire can and finish a
+ * handshake. */
+static __always_inline bool is_from_inside(struct bpf_sk_lookup *ctx)
+{
+	__be32 local4 = ctx->local_ip4, remote4 = ctx->remote_ip4;
+	SETTLE(local4);
+	SETTLE(remote4);
+	if (ctx->ingress_ifindex == IFINDEX_LOOPBACK)
+		return true;
+	if (ctx->family == AF_INET)
+		return local4 == remote4;
+	return ctx->local_ip6[0] == ctx->remote_ip6[0] && ctx->local_ip6[1] == ctx->remote_ip6[1] &&
+	       ctx->local_ip6[2] == ctx->remote_ip6[2] && ctx->local_ip6[3] == ctx->remote_ip6[3];
+}
 
 int inbound(struct bpf_sk_lookup *ctx)
 {
-	if (ctx->protocol != IPPROTO_TCP || ctx->ingress_ifindex == IFINDEX_LOOPBACK || ctx->local_port == PORT_HBONE)
+	if (ctx->protocol != IPPROTO_TCP || ctx->local_port == PORT_HBONE || is_from_inside(ctx))
 		return SK_PASS;
 	struct local_address address = {};
 	__be32 v4 = ctx->local_ip4;

@@ -89,8 +89,8 @@ def test_pods_that_are_not_enrolled_reach_each_other(stage: Stage, family: int) 
         with listen(family, stage.b.ip(family), 8080) as listener:
             yield "ready"
             connection, peer = listener.accept()
-            with connection:
-                yield address(peer).ip
+            connection.close()
+            yield address(peer).ip
 
     server = stage.app(stage.b, serve)
     server.passed()
