@@ -79,7 +79,13 @@ def refusal(name: str, payload: bytes) -> Authorization:
         scope, action, dry_run = _known_scope(message), _known_action(message), message.dry_run
     if scope is PolicyScope.NAMESPACE and (not namespace or (message and message.namespace != namespace)):
         scope = PolicyScope.GLOBAL  # it does not say for sure which namespace
-    return Authorization(own_name, namespace, scope, action, _EVERYTHING if action is Action.DENY else (), dry_run)
+    return strictest(namespace, own_name, scope, action, dry_run=dry_run)
+
+
+def strictest(namespace: str, name: str, scope: PolicyScope, action: Action, *, dry_run: bool) -> Authorization:
+    """The policy of that name, scope and action that lets nothing through."""
+    rules = _EVERYTHING if action is Action.DENY else ()
+    return Authorization(name, namespace, scope, action, rules, dry_run)
 
 
 def _known_scope(message: wire.Authorization) -> PolicyScope:

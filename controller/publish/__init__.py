@@ -1,0 +1,1 @@
+"""Tells the mesh to its ztunnels: delta xDS over gRPC."""
