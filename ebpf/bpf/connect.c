@@ -24,10 +24,17 @@ static __always_inline bool can_hand_over(struct bpf_sock_addr *ctx, __u64 netns
 	return true;
 }
 
+/* A socket bound to a device cannot reach loopback. Nor does it need its device: ztunnel is the one who dials. */
+static __always_inline bool reach_loopback(struct bpf_sock_addr *ctx)
+{
+	char none[4] = {};
+	return !ctx->sk->bound_dev_if || !bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, none, sizeof(none));
+}
+
 static __always_inline bool remember(struct bpf_sock_addr *ctx, __u64 netns, const struct disguise *disguise)
 {
 	struct disguise *peer = shown_peer.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!peer)
+	if (!peer || !reach_loopback(ctx))
 		return false;
 	*peer = *disguise;
 	if (ctx->protocol == IPPROTO_UDP)

@@ -5,8 +5,8 @@
 static __always_inline bool remember_resolver(struct bpf_sock_addr *ctx, __u64 netns, const struct disguise *disguise)
 {
 	struct disguise *resolver = dns_resolver.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
-	if (!resolver)
-		return false;
+	if (!resolver || ctx->sk->bound_dev_if)
+		return false; /* bound to a device: the route is chosen, past ztunnel */
 	*resolver = *disguise;
 	struct endpoint shown = disguise->shown;
 	struct endpoint *last = last_resolver.lookup(&netns);

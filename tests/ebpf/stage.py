@@ -287,16 +287,33 @@ def outbound_ztunnel(pins: Path) -> Callable[[], Iterator[Any]]:
         capture = Capture.open(pins)
         places = [("127.0.0.1", V4), ("::1", V6)]
         listeners = [listen(family, host, port) for host, family in places for port in (ports.OUTBOUND, ports.DNS)]
+        connections: set[socket.socket] = set()
         yield "ready"
         while True:
-            for listener in select.select(listeners, [], [])[0]:
-                connection, _ = listener.accept()
+            for ready in select.select([*listeners, *connections], [], [])[0]:
+                if ready in connections:
+                    if is_over(ready):
+                        connections.remove(ready)
+                    continue
+                connection, _ = ready.accept()
                 original = capture.original_destination(connection.fileno())
+                connections.add(connection)
                 with contextlib.suppress(OSError):
-                    connection.sendall(f"{listener.getsockname()[1]} {original}".encode())
-                connection.close()
+                    connection.sendall(f"{ready.getsockname()[1]} {original}".encode())
+                    connection.shutdown(socket.SHUT_WR)
 
     return body
+
+
+def is_over(connection: socket.socket) -> bool:
+    """Whether the other side has closed; then this side closes too."""
+    try:
+        if connection.recv(4096):
+            return False
+    except OSError:
+        pass
+    connection.close()
+    return True
 
 
 def told(connection: socket.socket) -> str:
