@@ -33,10 +33,14 @@ _NOTHING = Compiled()
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What differs since the last time; `problems` holds the objects whose problems differ, () for solved ones."""
+    """What differs since the last time; `problems` holds the objects whose problems differ, () for solved ones.
+
+    `examined` are the objects that were looked at, changed or not.
+    """
 
     update: MeshUpdate
     problems: Mapping[Key, Problems]
+    examined: tuple[Key, ...]
 
 
 class Compiler:
@@ -52,9 +56,10 @@ class Compiler:
 
     def changes(self) -> Changes:
         """The difference that the events since the last call make."""
-        differences = [(key, *self._renew(key)) for key in sorted(self.index.take_stale())]
+        examined = tuple(sorted(self.index.take_stale()))
+        differences = [(key, *self._renew(key)) for key in examined]
         problems = {key: after.problems for key, before, after in differences if before.problems != after.problems}
-        return Changes(_update([(before, after) for _, before, after in differences]), problems)
+        return Changes(_update([(before, after) for _, before, after in differences]), problems, examined)
 
     def everything(self) -> MeshUpdate:
         """All that the last `changes` brought the mesh to."""
@@ -64,6 +69,11 @@ class Compiler:
             services=tuple(service for each in compiled for service in each.services.values()),
             replace=True,
         )
+
+    def counts(self) -> tuple[int, int]:
+        """Workloads and services."""
+        compiled = self._compiled.values()
+        return sum(len(each.workloads) for each in compiled), sum(len(each.services) for each in compiled)
 
     def problems(self) -> Problems:
         return tuple(sorted(problem for each in self._compiled.values() for problem in each.problems))

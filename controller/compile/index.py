@@ -76,7 +76,7 @@ class ObjectIndex:
         stale, self._stale = self._stale, set()
         return stale
 
-    def runs_on_node(self, namespace: str, service_account: str, node: str) -> bool:
+    def runs_on_node(self, node: str, namespace: str, service_account: str) -> bool:
         """Whether a pod of this service account is on this node now and has not ended, in the mesh or not."""
         return bool(node and self.pods_by_account.sources((node, namespace, service_account)))
 

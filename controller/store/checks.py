@@ -184,9 +184,7 @@ def _container_ports(container: shapes.Container, path: Path) -> Iterator[Findin
 def _deployment(deployment: shapes.Deployment) -> Iterator[Finding]:
     template, selector = deployment.spec.template, deployment.spec.selector
     yield from _labels(template.metadata.labels, ("spec", "template", "metadata", "labels"))
-    if selector.match_expressions:
-        yield Finding(("spec", "selector", "matchExpressions"), "is not supported; use matchLabels")
-    elif not selector.match_labels:
+    if not selector.match_labels and not selector.match_expressions:
         yield Finding(("spec", "selector"), "matchLabels is missing")
     elif not selector.match_labels.items() <= template.metadata.labels.items():
         yield Finding(

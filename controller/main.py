@@ -1,0 +1,75 @@
+"""The controller's process: its parts, in the order in which they begin and end."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from typing import Any
+
+from controller import report
+from controller.admin import Admin
+from controller.authority.authority import Authority
+from controller.authority.issuer import load_or_create
+from controller.authority.tokens import KEY_FILE, TokenAuthenticator
+from controller.follow import Follower
+from controller.publish.publisher import Publisher
+from controller.publish.server import serve
+from controller.settings import Settings
+from controller.status import StatusWriter
+from controller.store.directory import DirectoryStore
+from mesh.runtime.readiness import Readiness
+
+CA_DIRECTORY = "ca"  # in the state directory
+
+
+async def run(settings: Settings) -> None:
+    """Until SIGTERM or SIGINT. Raises StoreError, AuthorityError, ListenError, AdminError when it cannot begin."""
+    store = DirectoryStore(settings.store)
+    issuer = load_or_create(settings.state / CA_DIRECTORY, settings.mesh.trust_domain, datetime.now(UTC))
+    authenticator = TokenAuthenticator(settings.state / KEY_FILE)
+    publisher, writer = Publisher(), StatusWriter(store)
+    follower = Follower(store, settings.mesh, publisher.update, writer.look)
+    authority = Authority(issuer, settings.mesh.trust_domain)
+    server = serve(settings.listen, publisher, authority, authenticator, follower.runs_on_node, settings.names)
+    readiness = Readiness(objects="the objects have not all been read", listening="ztunnels cannot connect yet")
+
+    async def status() -> dict[str, Any]:
+        return report.status(follower, publisher, readiness, await store.problems())
+
+    admin = Admin(settings.admin, status, report.registry(follower, publisher), readiness)
+
+    async def serve_ztunnels() -> None:
+        """Only once all is known: before, a certificate would be refused for no good reason."""
+        await follower.synced.wait()
+        readiness.met("objects")
+        address = await server.start()
+        readiness.met("listening")
+        print(f"controller: ready, serving ztunnels on {address}", flush=True)
+
+    try:
+        await admin.start()
+        await _until_stopped(follower.run(), writer.run(), serve_ztunnels())
+    finally:
+        await server.stop()
+        await admin.stop()
+
+
+async def _until_stopped(*parts: Coroutine[Any, Any, None]) -> None:
+    """Raises what ends a part early."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    tasks = [asyncio.create_task(part) for part in parts]
+    ended = asyncio.create_task(stopped.wait())
+    try:
+        waiting = {ended, *tasks}
+        while not ended.done():
+            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+    finally:
+        for task in (ended, *tasks):
+            task.cancel()
+        await asyncio.gather(ended, *tasks, return_exceptions=True)

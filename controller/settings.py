@@ -1,0 +1,67 @@
+"""What the command line asks of the controller: read once, checked, frozen."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from controller.compile.options import MeshOptions
+from mesh.model import ports
+from mesh.model.address import SocketAddress
+from mesh.model.identity import DEFAULT_TRUST_DOMAIN
+from mesh.runtime import logs
+
+DIRECTORY = "directory:"
+DEFAULT_ADMIN = "127.0.0.1:15014"  # istiod's port for metrics; loopback, since it shows the whole mesh
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """`names` are further DNS names and addresses by which ztunnels reach the controller."""
+
+    store: Path
+    state: Path
+    listen: SocketAddress
+    admin: SocketAddress
+    names: tuple[str, ...]
+    mesh: MeshOptions
+    log_levels: Mapping[str, str]
+
+
+def read(arguments: Sequence[str]) -> Settings:
+    """Ends the process with usage and a sentence when an argument cannot be used."""
+    parser = argparse.ArgumentParser("controller", description="Programs a mesh from Kubernetes objects.")
+    parser.add_argument("--store", required=True, type=_store, metavar="directory:PATH", help="where the objects are")
+    parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="keeps the CA and the token key")
+    parser.add_argument("--listen", default=f"0.0.0.0:{ports.CONTROLLER}", type=_address, metavar="IP:PORT")
+    parser.add_argument("--admin", default=DEFAULT_ADMIN, type=_address, metavar="IP:PORT")
+    parser.add_argument("--name", action="append", default=[], help="a name in the serving certificate; repeatable")
+    parser.add_argument("--trust-domain", default=DEFAULT_TRUST_DOMAIN)
+    parser.add_argument("--cluster-domain", default="cluster.local", help="what host names of services end in")
+    parser.add_argument("--cluster-id", default="Kubernetes")
+    parser.add_argument("--log", default="info", type=_levels, help="LEVEL or TARGET=LEVEL, comma-separated")
+    given = parser.parse_args(arguments)
+    mesh = MeshOptions(given.cluster_id, given.cluster_domain, given.trust_domain)
+    return Settings(given.store, given.state, given.listen, given.admin, tuple(given.name), mesh, given.log)
+
+
+def _store(text: str) -> Path:
+    if not text.startswith(DIRECTORY) or text == DIRECTORY:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {DIRECTORY}PATH")
+    return Path(text.removeprefix(DIRECTORY))
+
+
+def _address(text: str) -> SocketAddress:
+    try:
+        return SocketAddress.parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _levels(text: str) -> Mapping[str, str]:
+    try:
+        return logs.parse_levels(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
