@@ -1,7 +1,8 @@
 """DNS messages (RFC 1035, EDNS of RFC 6891): reading what an app asks, writing what the mesh knows.
 
-Queries are read by hand: apps send what they like, and this walks each byte once, follows no pointer and never raises
-anything but Malformed. What is forwarded stays as it came, but for its number.
+By hand, not with a library: apps send what they like, and this walks each byte once, follows no pointer and raises
+nothing but Malformed; an answer with a thousand endpoints must not keep other pods' bytes waiting. What is forwarded
+stays as it came, but for its number.
 """
 
 from __future__ import annotations
@@ -9,12 +10,10 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
-from dnslib import AAAA, CLASS, CNAME, EDNS0, QTYPE, RR, A, DNSHeader, DNSLabel, DNSQuestion, DNSRecord
+from mesh.model.address import Ip, packed
 
-from mesh.model.address import Ip, is_v6
-
-A_RECORD, AAAA_RECORD, OPT_RECORD = QTYPE.A, QTYPE.AAAA, QTYPE.OPT
-INTERNET = CLASS.IN
+A_RECORD, CNAME_RECORD, AAAA_RECORD, OPT_RECORD = 1, 5, 28, 41
+INTERNET = 1
 FORMAT_ERROR, SERVER_FAILURE = 1, 2
 TTL = 30  # seconds: Istio's. Short, as pods come and go
 PLAIN_PAYLOAD = 512  # what a client without EDNS takes over UDP
@@ -22,7 +21,12 @@ LARGEST_PAYLOAD = 4096  # what is answered over UDP at most; it never leaves the
 LARGEST_MESSAGE = 65535
 
 _HEADER = struct.Struct("!HHHHHH")
-_RESPONSE, _OPCODE, _AUTHORITATIVE, _RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x8000, 0x7800, 0x0400, 0x0100, 0x0080
+_RECORD = struct.Struct("!HHHIH")  # name, type, class, TTL, length of the data that follows
+_OPTIONS = struct.Struct("!BHHIH")  # the same with the empty name of the root
+_RESPONSE, _OPCODE, _AUTHORITATIVE, _TRUNCATED = 0x8000, 0x7800, 0x0400, 0x0200
+_RECURSION_DESIRED, _RECURSION_AVAILABLE = 0x0100, 0x0080
+_SMALLEST_RECORD = _RECORD.size + 4
+_POINTER = 0xC000  # a name that stands at that offset of the message
 _LONGEST_NAME = 255
 
 
@@ -86,16 +90,17 @@ def parse_query(data: bytes) -> Query:
 def build_reply(query: Query, records: Records, limit: int) -> bytes:
     """An authoritative answer, cut to whole records and marked as truncated where `limit` bytes do not suffice."""
     assert query.question is not None
-    asked = DNSLabel(query.question.labels)
-    owner = DNSLabel(records.alias) if records.alias else asked
-    heads = [RR(asked, QTYPE.CNAME, ttl=TTL, rdata=CNAME(owner))] if records.alias else []
-    answers = [_address_record(owner, ip) for ip in records.addresses]
-    reply = _pack(query, heads + answers, truncated=False)
-    if len(reply) <= limit:
-        return reply
-    least = len(_pack(query, heads, truncated=True))
-    each = (len(reply) - least) // len(answers)
-    return _pack(query, heads + answers[: max(0, (limit - least) // each)], truncated=True)
+    question = _encoded_name(query.question.labels) + struct.pack("!HH", query.question.kind, query.question.scope)
+    options = b"" if query.payload is None else _OPTIONS.pack(0, OPT_RECORD, LARGEST_PAYLOAD, 0, 0)
+    alias, owner = _alias_record(records.alias, _HEADER.size + len(question)) if records.alias else (b"", _HEADER.size)
+    room = limit - _HEADER.size - len(question) - len(alias) - len(options)
+    answers = [_address_record(owner, ip) for ip in records.addresses[: room // _SMALLEST_RECORD]]
+    fitting = answers[: room // len(answers[0])] if answers else []
+    flags = _RESPONSE | _AUTHORITATIVE | _RECURSION_AVAILABLE | (_RECURSION_DESIRED if query.recursion else 0)
+    if len(fitting) < len(records.addresses):
+        flags |= _TRUNCATED
+    header = _HEADER.pack(query.number, flags, 1, len(fitting) + bool(alias), 0, bool(options))
+    return b"".join((header, question, alias, *fitting, options))
 
 
 def payload_limit(query: Query) -> int:
@@ -128,8 +133,8 @@ def answers(response: bytes, query: bytes) -> bool:
         return False
     if (_flags(response) ^ _flags(query)) & _OPCODE:
         return False
-    if response[4:6] == b"\0\0":
-        return query[4:6] == b"\0\0" or bool(_flags(response) & 0xF)
+    if response[4:6] == b"\0\0":  # a failure, or one of other operations, may leave the question out (RFC 2136 3.8)
+        return query[4:6] == b"\0\0" or bool(_flags(response) & (0xF | _OPCODE))
     try:
         asked, answered = (_read_question(each, _HEADER.size)[0] for each in (query, response))
     except Malformed:
@@ -183,16 +188,18 @@ def _byte(data: bytes, offset: int) -> int:
     return data[offset]
 
 
-def _address_record(owner: DNSLabel, ip: Ip) -> RR:
-    if is_v6(ip):
-        return RR(owner, QTYPE.AAAA, ttl=TTL, rdata=AAAA(ip))
-    return RR(owner, QTYPE.A, ttl=TTL, rdata=A(ip))
+def _encoded_name(labels: tuple[bytes, ...]) -> bytes:
+    return b"".join(bytes((len(label),)) + label for label in labels) + b"\0"
 
 
-def _pack(query: Query, records: list[RR], truncated: bool) -> bytes:
-    assert query.question is not None
-    asked = query.question
-    header = DNSHeader(id=query.number, qr=1, aa=1, ra=1, rd=int(query.recursion), tc=int(truncated), bitmap=0)
-    question = DNSQuestion(DNSLabel(asked.labels), asked.kind, asked.scope)
-    options = [EDNS0(udp_len=LARGEST_PAYLOAD)] if query.payload is not None else []
-    return bytes(DNSRecord(header, questions=[question], rr=records, ar=options).pack())
+def _alias_record(alias: str, offset: int) -> tuple[bytes, int]:
+    """The CNAME at `offset` from the asked name to `alias`, and a pointer to the latter for the records that follow."""
+    name = _encoded_name(tuple(alias.encode("ascii").split(b".")))
+    record = _RECORD.pack(_POINTER | _HEADER.size, CNAME_RECORD, INTERNET, TTL, len(name)) + name
+    return record, offset + _RECORD.size
+
+
+def _address_record(owner: int, ip: Ip) -> bytes:
+    data = packed(ip)
+    kind = A_RECORD if len(data) == 4 else AAAA_RECORD
+    return _RECORD.pack(_POINTER | owner, kind, INTERNET, TTL, len(data)) + data

@@ -47,11 +47,9 @@ class DnsProxy:
 
     def close(self) -> None:
         """Queries under way get no answer: the app asks again, past the mesh."""
-        for (
-            sock
-        ) in self._sockets:  # unregistered explicitly: the agent holds the same sockets, so closing is not enough
+        for sock in self._sockets:  # the agent holds the same sockets: closing ours would not end the registration
             self._context.loop.forget(sock.fileno())
-            sock.close()
+            self._context.loop.discard(sock)
         self._sockets = []
         for exchange in self._exchanges:
             exchange.cancel()
@@ -71,17 +69,18 @@ class DnsProxy:
                 return
             except OSError:  # of an earlier answer that could not be delivered
                 continue
+            # For every datagram: the kernel has noted the resolver of this one, and looking it up takes the note away.
+            resolver = self._context.resolver(_address(source), sock)
             if is_query(data):
-                self._query(sock, data, source)
+                self._query(sock, data, source, resolver)
         self._context.loop.soon(lambda: self._receive(sock))
 
-    def _query(self, sock: socket.socket, data: bytes, source: tuple[Any, ...]) -> None:
+    def _query(self, sock: socket.socket, data: bytes, source: tuple[Any, ...], resolver: SocketAddress | None) -> None:
         context = self._context
         reply = context.answer(data, datagram=True)
         if reply is not None:
             self._reply(sock, reply, source)
             return
-        resolver = context.resolver(_address(source), sock)
         if resolver is None or len(self._exchanges) >= MAX_EXCHANGES:
             self._reply(sock, context.failure(data), source)
             return
