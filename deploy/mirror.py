@@ -1,4 +1,4 @@
-"""A copy of the objects of some kinds that follows the store, for those who look often and decide on what is true now."""
+"""A copy of some kinds of objects that follows the store, for who looks often and decides on what is true now."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ UNDERLAY_V4, UNDERLAY_V6 = IPv4Network("172.18.0.0/24"), IPv6Network("fd00:172:1
 SERVICES_V4, SERVICES_V6 = IPv4Network("10.96.0.0/16"), IPv6Network("fd00:10:96::/112")
 DNS_V4, DNS_V6 = canonical("10.96.0.10"), canonical("fd00:10:96::a")  # kubeadm's: every pod's resolver
 POD_GATEWAY_V4, POD_GATEWAY_V6 = canonical("169.254.1.1"), canonical("fe80::1")  # Calico's: the node's end of a veth
-CONTROL_HOST = 2
+OUTSIDE_HOST, CONTROL_HOST = 1, 2
 FIRST_NODE_HOST = 10
 MOST_NODES = 200  # what a /24 underlay and one /24 of pods per node leave room for
 
@@ -46,6 +46,7 @@ def _host(index: int) -> Pair:
 
 
 CONTROL = _host(CONTROL_HOST)
+OUTSIDE = _host(OUTSIDE_HOST)  # of the bridge itself
 
 
 def node_addresses(index: int) -> NodeAddresses:

@@ -1,4 +1,4 @@
-"""Become a container's process: enter the pod's cgroup, network and mounts, then run the command.
+"""Become the process of a container: enter the pod's cgroup, network and mounts, then run the command.
 
 Runs as a program of its own (`python -I -S enter.py DESCRIPTOR...`): what it does to itself must not happen to the node
 process, and it must not start slowly, so it imports the standard library only. It reads an `Entry` as JSON from the
@@ -40,10 +40,12 @@ def main() -> int:
 
 
 def become(entry: dict[str, Any]) -> None:
-    """Returns only by raising OSError. The fields are those of `containers.Entry`."""
+    """Returns only by raising OSError. The fields are those of `entry.Entry`."""
     Path(entry["cgroup"], "cgroup.procs").write_text("0")
-    _join_network(entry["netns"])
-    _make_mounts(entry["binds"], entry["hidden"], entry["hostname"])
+    if entry["netns"]:
+        _join_network(entry["netns"])
+    if entry["hostname"]:
+        _make_mounts(entry["binds"], entry["hidden"], entry["hostname"])
     os.chdir(entry["working_directory"])
     _become_user(entry["user"], entry["group"])
     for number in (signal.SIGPIPE, signal.SIGINT):

@@ -21,6 +21,7 @@ from deploy.local.addresses import (
     CONTROL,
     DNS_V4,
     DNS_V6,
+    OUTSIDE,
     POD_GATEWAY_V4,
     POD_GATEWAY_V6,
     SERVICES_V4,
@@ -45,10 +46,11 @@ ROUTER = {"net/ipv4/ip_forward": "1", "net/ipv6/conf/all/forwarding": "1"}
 POD = {"net/ipv4/ip_unprivileged_port_start": "0"}  # as container runtimes set it
 
 
-def make_underlay(instance: Instance) -> None:
-    """The bridge, and the controller's namespace on it."""
+def make_underlay(instance: Instance, nodes: Iterable[NodeAddresses]) -> None:
+    """The bridge, and the controller's namespace on it. The bridge has an address too and knows the way to pods: what
+    listens there is what a machine outside of the cluster is elsewhere."""
     _create(instance.underlay)
-    namespaces.inside(instance.underlay, _make_bridge)
+    namespaces.inside(instance.underlay, lambda: _make_bridge(list(nodes)))
     _create(instance.control)
     _join_underlay(instance, instance.control, "control", CONTROL)
 
@@ -120,12 +122,15 @@ def _add_address(links: Any, index: int, ip: Ip, length: int) -> None:
         links.addr("add", index=index, address=ip, prefixlen=length)
 
 
-def _make_bridge() -> None:
+def _make_bridge(nodes: list[NodeAddresses]) -> None:
     with IPRoute() as links:
         # Snooping would hold back neighbour discovery until a querier shows up, and there is none.
         links.link("add", ifname=BRIDGE, kind="bridge", br_mcast_snooping=0)
         _up(links, "lo")
-        _up(links, BRIDGE)
+        index = _up(links, BRIDGE)
+        _add_address(links, index, OUTSIDE.v4, UNDERLAY_V4.prefixlen)
+        _add_address(links, index, OUTSIDE.v6, UNDERLAY_V6.prefixlen)
+        _add_pod_routes(links, index, nodes)
 
 
 def _join_underlay(instance: Instance, netns: Path, port: str, address: Pair) -> None:
@@ -153,14 +158,18 @@ def _make_router(others: list[NodeAddresses]) -> None:
     _set_sysctls(ROUTER)
     with IPRoute() as links:
         uplink = _index(links, UPLINK)
-        for other in others:
-            links.route("add", dst=str(other.pods_v4), gateway=other.address.v4, oif=uplink)
-            links.route("add", dst=str(other.pods_v6), gateway=other.address.v6, oif=uplink)
+        _add_pod_routes(links, uplink, others)
         # Service addresses end at the node: what no rule sent on to an endpoint is refused here, and at once.
         for services in (SERVICES_V4, SERVICES_V6):
             links.route("add", dst=str(services), type="local", oif=LOOPBACK_INDEX, table=LOCAL_TABLE, scope=254)
         _add_address(links, LOOPBACK_INDEX, DNS_V4, 32)
         _add_address(links, LOOPBACK_INDEX, DNS_V6, 128)
+
+
+def _add_pod_routes(links: Any, index: int, nodes: list[NodeAddresses]) -> None:
+    for node in nodes:
+        links.route("add", dst=str(node.pods_v4), gateway=node.address.v4, oif=index)
+        links.route("add", dst=str(node.pods_v6), gateway=node.address.v6, oif=index)
 
 
 def _make_pod_link(pod_netns: int, link: str, addresses: Pair, node: Pair) -> None:

@@ -38,7 +38,9 @@ def setns(descriptor: int, flags: int = 0) -> None:
 
 def mount(source: str, target: Path | str, file_system: str = "", flags: int = 0, options: str = "") -> None:
     arguments = (source.encode(), str(target).encode(), file_system.encode() or None, flags, options.encode() or None)
-    _check(_libc.mount(arguments[0], arguments[1], arguments[2], ctypes.c_ulong(flags), arguments[4]), f"mount {target}")
+    _check(
+        _libc.mount(arguments[0], arguments[1], arguments[2], ctypes.c_ulong(flags), arguments[4]), f"mount {target}"
+    )
 
 
 def unmount(target: Path | str, flags: int = MNT_DETACH) -> None:

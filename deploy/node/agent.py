@@ -226,7 +226,7 @@ class NodeAgent:
                 await self._take(step, uid, pod)
             except (NotServed, StoreError, OSError) as error:
                 self._note(pod, step, str(error) or type(error).__name__)
-                await _first(pod.disturbed, timeout=backoff.after_failure(random.random()))
+                await _first(pod.disturbed, patience=backoff.after_failure(random.random()))
             else:
                 log.debug("pod %s: %s: done", pod.key, step.value)
 
@@ -301,11 +301,11 @@ def _with_netns(netns: Path, action: Callable[[int], None]) -> None:
         os.close(descriptor)
 
 
-async def _first(*events: asyncio.Event, timeout: float | None = None) -> None:
+async def _first(*events: asyncio.Event, patience: float | None = None) -> None:
     """Returns when one of the events is set, or the time is over."""
     waiting = [asyncio.create_task(event.wait()) for event in events]
     try:
-        await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in waiting:
             task.cancel()

@@ -217,9 +217,9 @@ class ZdsServer:
 
 async def _readable(stream: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_reader(stream, lambda: ready.done() or ready.set_result(None))
+    ready = asyncio.Event()
+    loop.add_reader(stream, ready.set)
     try:
-        await ready
+        await ready.wait()
     finally:
         loop.remove_reader(stream)

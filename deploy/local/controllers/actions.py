@@ -95,7 +95,9 @@ def condition(obj: Object, kind: str) -> bool:
     return any(each.get("type") == kind and each.get("status") == "True" for each in conditions)
 
 
-def condition_update(obj: Object, kind: str, holds: bool, reason: str, message: str, now: str) -> list[dict[str, Any]] | None:
+def condition_update(
+    obj: Object, kind: str, holds: bool, reason: str, message: str, now: str
+) -> list[dict[str, Any]] | None:
     """The object's conditions with this one set; None when it is so already."""
     wanted = {"type": kind, "status": "True" if holds else "False", "reason": reason, "message": message}
     conditions = [dict(each) for each in obj.get("status", {}).get("conditions", ())]

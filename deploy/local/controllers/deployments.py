@@ -69,9 +69,7 @@ def _one(deployment: Object, pods: Sequence[Object], chance: str, now: str) -> I
     yield from _status(deployment, new, old, now)
 
 
-def _step(
-    wanted: int, new: Sequence[Object], old: Sequence[Object], room: tuple[int, int]
-) -> tuple[int, list[Object]]:
+def _step(wanted: int, new: Sequence[Object], old: Sequence[Object], room: tuple[int, int]) -> tuple[int, list[Object]]:
     """How many pods to create and which to delete now, never having too many or too few of them ready."""
     surge, unavailable = room
     most = wanted + (surge if old else 0)

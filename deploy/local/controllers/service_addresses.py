@@ -28,7 +28,11 @@ CONDITION = "ClusterIPAllocated"
 def reconcile(picture: Picture, now: str) -> Iterator[Action]:
     services = sorted(
         (each for each in picture.of("Service") if not is_terminating(each)),
-        key=lambda each: (str(each["metadata"].get("creationTimestamp", "")), namespace(each), each["metadata"]["name"]),
+        key=lambda each: (
+            str(each["metadata"].get("creationTimestamp", "")),
+            namespace(each),
+            each["metadata"]["name"],
+        ),
     )
     owners: dict[str, str] = {DNS_V4: "the resolver of the mesh", DNS_V6: "the resolver of the mesh"}
     clashes: dict[str, str] = {}
@@ -116,7 +120,7 @@ def _claimed(service: Object) -> list[str]:
 
 
 def _is_headless(spec: Any) -> bool:
-    return spec.get("clusterIP") == HEADLESS or (spec.get("clusterIPs") or [""])[0] == HEADLESS
+    return HEADLESS in (spec.get("clusterIP"), *(spec.get("clusterIPs") or ()))
 
 
 def _problem(service: Object, address: str, owners: dict[str, str]) -> str:

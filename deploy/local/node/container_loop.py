@@ -12,10 +12,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from deploy.local.node import containers, podstatus, probes, processes
-from deploy.local.node.containers import CannotRun, Surroundings
+from deploy.local import processes
+from deploy.local.entry import CannotRun
+from deploy.local.node import containers, podstatus, probes
+from deploy.local.node.containers import Surroundings
 from deploy.local.node.podstatus import Container, Running, Terminated, Waiting
-from deploy.local.node.processes import Process
+from deploy.local.processes import Process
 from mesh.runtime.backoff import Backoff
 
 FIRST_PAUSE = 1.0  # the kubelet waits 10 s; on one machine, someone is looking at it

@@ -4,43 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deploy.local import images
 from deploy.local.addresses import Pair
+from deploy.local.entry import CannotRun, Entry
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _REFERENCE = re.compile(r"\$(?:\$|\(([A-Za-z_.-][A-Za-z0-9_.-]*)\))")
 _SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
-
-
-class CannotRun(Exception):
-    """A container that is not started, with the kubelet's reason (one word) and a sentence that names the field."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What `enter.py` needs to become a container's process."""
-
-    command: list[str]
-    environment: dict[str, str]
-    working_directory: str
-    user: int | None
-    group: int | None
-    hostname: str
-    netns: str
-    cgroup: str
-    binds: list[tuple[str, str]]
-    hidden: list[str]
-
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +122,7 @@ def _user(pod: Mapping[str, Any], container: Mapping[str, Any]) -> tuple[int | N
     return user, group if group is not None or user is None else 0
 
 
-def _mount(
-    container: Mapping[str, Any], mount: Mapping[str, Any], volumes: Mapping[str, Path]
-) -> tuple[str, str]:
+def _mount(container: Mapping[str, Any], mount: Mapping[str, Any], volumes: Mapping[str, Path]) -> tuple[str, str]:
     source = volumes.get(mount["name"])
     if source is None:
         raise CannotRun(

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from controller.store.interface import Key, NotFound, Store, StoreError
+from deploy.local import processes
 from deploy.local.addresses import NodeAddresses
-from deploy.local.node import podstatus, processes
+from deploy.local.node import podstatus
 from deploy.local.node.container_loop import ContainerLoop, Place, _grace, _now
 from deploy.local.node.podstatus import Facts, Waiting
 from deploy.local.node.sandbox import Sandboxes

@@ -102,9 +102,7 @@ class Sandboxes:
         )
 
 
-def surroundings(
-    instance: Instance, node: NodeAddresses, pod: Mapping[str, Any], sandbox: Sandbox
-) -> Surroundings:
+def surroundings(instance: Instance, node: NodeAddresses, pod: Mapping[str, Any], sandbox: Sandbox) -> Surroundings:
     """What all containers of the pod share."""
     files = ("resolv.conf", "hosts", "nsswitch.conf")
     return Surroundings(
@@ -120,11 +118,10 @@ def surroundings(
     )
 
 
-def find(instance: Instance, node: str, namespace: str, name: str) -> Sandbox | None:
-    """The newest sandbox of that pod, from outside of its node process."""
-    directory = instance.node(node).sandboxes
-    found = [each for each in _read_all(directory) if (each.namespace, each.name) == (namespace, name)]
-    return max(found, key=lambda each: each.directory.stat().st_mtime, default=None)
+def find(instance: Instance, node: str, uid: str) -> Sandbox | None:
+    """A pod's sandbox, from outside of its node process."""
+    record = instance.node(node).sandboxes / uid / RECORD
+    return _read(record) if record.exists() else None
 
 
 def hostname(pod: Mapping[str, Any]) -> str:

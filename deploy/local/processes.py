@@ -1,9 +1,10 @@
-"""Processes of containers: started into their pod, watched to their end, found again after a restart of the node."""
+"""Processes: started into their namespaces, watched to their end, found again by a process that did not start them."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,8 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local import cgroups, enter
-from deploy.local.node.containers import CannotRun, Entry
+from deploy.local.entry import CannotRun, Entry
 
+EMPTY_GLANCE = 0.01  # seconds between looks at whether a cgroup is empty
 UNKNOWN_EXIT = 255  # of a process whose end this node process could not see
 
 
@@ -72,11 +74,11 @@ async def ended(process: Process) -> int:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return _reap(process)
-    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    over = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_reader(descriptor, lambda: over.done() or over.set_result(None))
+    loop.add_reader(descriptor, over.set)
     try:
-        await over
+        await over.wait()
     finally:
         loop.remove_reader(descriptor)
         os.close(descriptor)
@@ -94,11 +96,15 @@ async def stop(cgroup: Path, grace: float) -> None:
     """SIGTERM to all in a cgroup, SIGKILL after `grace` seconds to what is left; returns when all are gone."""
     cgroups.signal_all(cgroup, signal.SIGTERM)
     deadline = asyncio.get_running_loop().time() + grace
-    while cgroups.is_populated(cgroup) and asyncio.get_running_loop().time() < deadline:
-        await asyncio.sleep(0.02)
+    await _empty(cgroup, deadline)
     cgroups.kill(cgroup)
-    while cgroups.is_populated(cgroup):
-        await asyncio.sleep(0.01)
+    await _empty(cgroup, math.inf)
+
+
+async def _empty(cgroup: Path, deadline: float) -> None:
+    """Returns when nothing runs in a cgroup any more, or it is `deadline`; the kernel has no call that waits for it."""
+    while cgroups.is_populated(cgroup) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(EMPTY_GLANCE)
 
 
 def _birth(pid: int) -> int | None:

@@ -1,0 +1,1 @@
+"""The images that local mode has built in."""
