@@ -7,6 +7,7 @@ import http.client
 import itertools
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -54,6 +55,7 @@ class TestPod:
     netns: Path
     ip4: Ip
     ip6: Ip
+    account: str = ""  # the pod's name when empty
 
     @property
     def uid(self) -> str:
@@ -79,6 +81,11 @@ class TestPod:
         """As "tcp 127.0.0.1:15001", of the sockets that listen in the pod."""
         text = run("nsenter", f"--net={self.netns}", "ss", "-Hlntu").stdout
         return {f"{line.split()[0]} {line.split()[4]}" for line in text.splitlines()}
+
+    def sockets(self) -> list[str]:
+        """The listening sockets by their inodes."""
+        text = run("nsenter", f"--net={self.netns}", "ss", "-Hlntue").stdout
+        return sorted(re.findall(r"ino:(\d+)", text))
 
 
 class NodeAgent:
@@ -112,7 +119,7 @@ class NodeAgent:
         request.add.uid = pod.uid
         request.add.workload_info.name = pod.name
         request.add.workload_info.namespace = "shop"
-        request.add.workload_info.service_account = pod.name
+        request.add.workload_info.service_account = pod.account or pod.name
         with pod.netns.open() as netns:
             return self.say(request, netns.fileno())
 
