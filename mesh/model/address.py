@@ -7,6 +7,7 @@ logs and manifests already hold, so the hot path compares and hashes it without 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from typing import NewType
 
@@ -38,6 +39,13 @@ def from_packed(packed: bytes) -> Ip:
 def packed(ip: Ip) -> bytes:
     """4 or 16 bytes in network order."""
     return ip_address(ip).packed
+
+
+@lru_cache(maxsize=16384)  # blocks of policies and addresses of peers: the same few over and over
+def prefix(ip: Ip, length: int) -> int:
+    """The first `length` bits as a number."""
+    address = ip_address(ip)
+    return int(address) >> (address.max_prefixlen - length)
 
 
 def is_v6(ip: Ip) -> bool:
@@ -104,9 +112,7 @@ class Cidr:
     def contains(self, ip: Ip) -> bool:
         if is_v6(self.ip) != is_v6(ip):
             return False
-        mine, other = ip_address(self.ip), ip_address(ip)
-        shift = mine.max_prefixlen - self.length
-        return int(mine) >> shift == int(other) >> shift
+        return prefix(self.ip, self.length) == prefix(ip, self.length)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,5 +141,6 @@ __all__ = [
     "is_loopback",
     "is_v6",
     "packed",
+    "prefix",
     "split_authority",
 ]

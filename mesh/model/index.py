@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Callable, Hashable, Iterable
-from ipaddress import ip_address
 from itertools import accumulate
 from typing import Any, Generic, TypeVar
 
-from mesh.model.address import Ip, is_v6
+from mesh.model.address import Ip, is_v6, prefix
 from mesh.model.workload import Workload
 
 K = TypeVar("K", bound=Hashable)
@@ -78,14 +77,14 @@ class Blocks(Generic[V]):
     def add(self, network: str, ip: Ip, length: int, value: V) -> None:
         lengths = self._lengths.setdefault((network, is_v6(ip)), {})
         lengths[length] = lengths.get(length, 0) + 1
-        self._blocks.add((network, is_v6(ip), length, _prefix(ip, length)), value)
+        self._blocks.add((network, is_v6(ip), length, prefix(ip, length)), value)
 
     def discard(self, network: str, ip: Ip, length: int, value: V) -> None:
         family = network, is_v6(ip)
         lengths = self._lengths.get(family, {})
         if length not in lengths:
             return
-        self._blocks.discard((*family, length, _prefix(ip, length)), value)
+        self._blocks.discard((*family, length, prefix(ip, length)), value)
         lengths[length] -= 1
         if not lengths[length]:
             del lengths[length]
@@ -101,16 +100,11 @@ class Blocks(Generic[V]):
         return tuple(
             (length, value)
             for length in sorted(lengths, reverse=True)
-            for value in self._blocks.get((*family, length, _prefix(ip, length)))
+            for value in self._blocks.get((*family, length, prefix(ip, length)))
         )
 
     def contents(self) -> tuple[object, object]:
         return self._blocks.contents(), {key: dict(lengths) for key, lengths in self._lengths.items()}
-
-
-def _prefix(ip: Ip, length: int) -> int:
-    address = ip_address(ip)
-    return int(address) >> (address.max_prefixlen - length)
 
 
 class Endpoints:
