@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 import ssl
+import subprocess
+import sys
+from contextlib import nullcontext
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -279,3 +284,39 @@ def test_client_side_check_is_of_the_expected_identities() -> None:
     for presented, expected in ((ids(CART), []), (ids(CART), ids(WEB)), ([], ids(WEB)), ([], [])):
         with pytest.raises(PeerRejected, match="expected"):
             check_server(presented, expected)
+
+
+def test_a_worker_gets_tls_without_the_weight_of_the_control_plane() -> None:
+    """A worker is a small process: what it needs for tunnels brings neither protobuf, gRPC nor cryptography."""
+    script = (
+        "import sys, mesh.identity.tls, mesh.identity.peers\n"
+        "sys.exit(', '.join({'google.protobuf', 'grpc', 'cryptography', 'asyncio'} & set(sys.modules)) or 0)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("suites", "words"),
+    [("TLS_CHACHA20_POLY1305_SHA256", "not AES-GCM"), ("TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256", None)],
+)
+def test_only_aes_gcm_is_spoken(tmp_path: Path, suites: str, words: str | None) -> None:
+    """With openssl's own client, because Python cannot choose the suites of TLS 1.3."""
+    (tmp_path / "me.pem").write_bytes(CLIENT.chain + CLIENT.private_key)
+    listener = socket.create_server(("127.0.0.1", 0))
+    target = f"127.0.0.1:{listener.getsockname()[1]}"
+    command = ["openssl", "s_client", "-connect", target, "-cert", "me.pem", "-ciphersuites", suites, "-alpn", "h2"]
+    client = subprocess.Popen(
+        command, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        connection, _ = listener.accept()
+        session = sessions()[1]
+        with connection, pytest.raises(TlsFailed, match=words) if words else nullcontext():
+            while not session.handshake():
+                session.feed(connection.recv(1 << 16))
+                connection.sendall(session.take_out())
+    finally:
+        listener.close()
+        client.kill()
+        client.communicate()
