@@ -11,6 +11,7 @@ import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 from dnslib import QTYPE, DNSError, DNSRecord
 
@@ -98,8 +99,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)  # asyncio's own class is not a subclass of it
 
     def datagram_received(self, data: bytes, source: tuple[str, int]) -> None:
         self._server.begin(data, lambda reply: self._transport.sendto(reply, source))

@@ -59,7 +59,7 @@ class Node:
         capture = Capture.open(paths.pins)
         sandboxes = Sandboxes(self._instance, addresses)
         agent = NodeAgent(addresses.name, self._store, self._mirror, sandboxes, capture, paths.zds_socket)
-        rules = ServiceRules(paths.netns, programs.CLUSTER_DOMAIN, self._mirror)
+        rules = ServiceRules(paths.netns, addresses.address, programs.CLUSTER_DOMAIN, self._mirror)
         kubelet = Kubelet(Home(self._instance, addresses, self._store, sandboxes, agent), self._mirror)
         dns = DnsServer(lambda: rules.names, programs.CLUSTER_DOMAIN, upstream())
         await dns.start(paths.netns)

@@ -8,27 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from deploy.local.addresses import DNS_V4, DNS_V6, SERVICES_V4, SERVICES_V6
+from deploy.local.addresses import DNS_V4, DNS_V6, SERVICES_V4, SERVICES_V6, Pair
 from deploy.local.service_map import VirtualPort
 from mesh.model.address import SocketAddress, is_v6
 
 TABLE = "ambit_services"
 
 
-def render(services: Mapping[VirtualPort, Sequence[SocketAddress]]) -> str:
-    """Input for `nft -f -`."""
+def render(services: Mapping[VirtualPort, Sequence[SocketAddress]], node: Pair) -> str:
+    """Input for `nft -f -`. `node`: the node's own addresses."""
     served = {virtual: endpoints for virtual, endpoints in sorted(services.items()) if endpoints}
     lines = [
         f"table inet {TABLE}",
         f"delete table inet {TABLE}",
         f"table inet {TABLE} {{",
-        *(f"  {line}" for line in _lines(served)),
+        *(f"  {line}" for line in _lines(served, node)),
         "}",
     ]
     return "\n".join(lines) + "\n"
 
 
-def _lines(served: Mapping[VirtualPort, Sequence[SocketAddress]]) -> Iterator[str]:
+def _lines(served: Mapping[VirtualPort, Sequence[SocketAddress]], node: Pair) -> Iterator[str]:
     yield "chain services {"
     yield from (f"  {_rule(virtual, endpoints)}" for virtual, endpoints in served.items())
     yield "}"
@@ -36,7 +36,7 @@ def _lines(served: Mapping[VirtualPort, Sequence[SocketAddress]]) -> Iterator[st
         yield f"chain {hook} {{ type nat hook {hook} priority -100; jump services; }}"
     yield "chain postrouting {"
     yield "  type nat hook postrouting priority srcnat;"
-    yield from (f"  {line}" for line in _hairpins(served))
+    yield from (f"  {line}" for line in _hairpins(served, node))
     yield "}"
     # Nothing listens on Service addresses but the resolver: a Service without endpoints refuses, as kube-proxy's does.
     yield "chain input {"
@@ -57,10 +57,10 @@ def _rule(virtual: VirtualPort, endpoints: Sequence[SocketAddress]) -> str:
     return f"{match} dnat {family} addr . port to numgen random mod {len(endpoints)} map {{ {chosen} }}"
 
 
-def _hairpins(served: Mapping[VirtualPort, Sequence[SocketAddress]]) -> Iterator[str]:
+def _hairpins(served: Mapping[VirtualPort, Sequence[SocketAddress]], node: Pair) -> Iterator[str]:
     """A pod that reaches itself through a Service must not see its own address as the peer's: it would drop that."""
     addresses = sorted({each.ip for endpoints in served.values() for each in endpoints})
-    for family, found in (("ip", [a for a in addresses if not is_v6(a)]), ("ip6", [a for a in addresses if is_v6(a)])):
-        if found:
-            pairs = ", ".join(f"{address} . {address}" for address in found)
-            yield f"ct status dnat {family} saddr . {family} daddr {{ {pairs} }} masquerade"
+    for family, own in (("ip", node.v4), ("ip6", node.v6)):
+        pairs = [f"{address} . {address}" for address in addresses if is_v6(address) == is_v6(own)]
+        if pairs:
+            yield f"ct status dnat {family} saddr . {family} daddr {{ {', '.join(pairs)} }} snat {family} to {own}"

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from deploy.local import namespaces
+from deploy.local.addresses import Pair
 from deploy.local.dns.names import Names, names
 from deploy.local.node import packet_rules
 from deploy.local.service_map import virtual_ports
@@ -22,7 +23,8 @@ RETRY = 1.0  # seconds until rules that the kernel refused are tried again
 class ServiceRules:
     """`names` are those of the cluster now."""
 
-    def __init__(self, netns: Path, domain: str, mirror: Mirror) -> None:
+    def __init__(self, netns: Path, node: Pair, domain: str, mirror: Mirror) -> None:
+        self._node = node
         self._netns, self._domain, self._mirror = netns, domain, mirror
         self.names: Names = {}
         self.applied = asyncio.Event()
@@ -47,7 +49,7 @@ class ServiceRules:
     async def _update(self) -> None:
         services, slices = list(self._mirror.of("Service")), list(self._mirror.of("EndpointSlice"))
         self.names = names(self._domain, self._mirror.of("Namespace"), services, slices)
-        rules = packet_rules.render(virtual_ports(services, slices))
+        rules = packet_rules.render(virtual_ports(services, slices), self._node)
         if rules != self._rules:
             await asyncio.to_thread(namespaces.inside, self._netns, lambda: apply(rules))
             self._rules = rules
