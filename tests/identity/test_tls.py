@@ -314,8 +314,8 @@ def test_only_aes_gcm_is_spoken(tmp_path: Path, suites: str, words: str | None) 
         session = sessions()[1]
         with connection, pytest.raises(TlsFailed, match=words) if words else nullcontext():
             while not session.handshake():
-                session.feed(connection.recv(1 << 16))
                 connection.sendall(session.take_out())
+                session.feed(connection.recv(1 << 16))
     finally:
         listener.close()
         client.kill()
