@@ -7,10 +7,6 @@ import sys
 
 import uvloop
 
-from controller.admin import AdminError
-from controller.authority.errors import AuthorityError
-from controller.main import run
-from controller.publish.server import ListenError
 from controller.settings import read
 from controller.store.interface import StoreError
 from mesh.runtime import logs
@@ -21,7 +17,13 @@ STANDARD_ERROR = 2
 
 def main() -> int:
     settings = read(sys.argv[1:])
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its failures reach us as errors; we say them in our own words
+    # gRPC reads this while it is imported. Its failures reach us as errors, and we say them in our own words.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from controller.admin import AdminError
+    from controller.authority.errors import AuthorityError
+    from controller.main import run
+    from controller.publish.server import ListenError
+
     writer = LineWriter(STANDARD_ERROR)
     try:
         logs.configure(writer, as_json=False, levels=settings.log_levels)
