@@ -78,10 +78,12 @@ class Store(Protocol):
         """Raises NotFound."""
 
     async def apply(self, obj: Object) -> Object:
-        """Create, or replace labels, annotations and spec (status stays). Raises StoreError when malformed."""
+        """Create, or change as `kubectl apply` does: what the manifest says is set, what only an earlier manifest said
+        is removed, what others wrote stays; so does the status. Raises StoreError when malformed, Conflict when it has
+        a resourceVersion that is not the present one."""
 
     async def change(self, key: Key, edit: Callable[[dict[str, Any]], None]) -> Object:
-        """Read, edit a private copy, write, again on Conflict. Raises NotFound."""
+        """Read, edit a private copy, write, again on Conflict. The status stays as it was. Raises NotFound."""
 
     async def change_status(self, key: Key, edit: Callable[[dict[str, Any]], None]) -> Object:
         """As `change`, but only what `edit` does to `status` is kept."""
