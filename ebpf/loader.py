@@ -38,6 +38,7 @@ def load(pins: Pins, cgroup: Path) -> str:
     require_features()
     require_cgroup(cgroup)
     mount_bpffs()
+    require_bpffs(pins)
     pins.make()
     with pins.locked(exclusive=True):
         standing = repair(pins)
@@ -111,6 +112,12 @@ def mount_bpffs() -> None:
         os.close(directory)
 
 
+def require_bpffs(pins: Pins) -> None:
+    nearest = next(place for place in (pins.root, *pins.root.parents) if place.exists())
+    if syscalls.filesystem_magic(nearest) != syscalls.BPFFS_MAGIC:
+        raise LoadFailed(EX_CONFIG, f"{pins.root} is not on a bpffs: choose a directory below {BPFFS}")
+
+
 # --- what an earlier run left
 
 
@@ -157,9 +164,12 @@ def layout_problem(pins: Pins) -> str:
 
 def compile_programs(pins: Pins) -> dict[str, int]:
     """Descriptors of the loaded programs, by name. Maps that are not pinned yet are made and pinned on the way."""
-    from bcc import BPF  # takes 0.3 s and 70 MB, which `status` and `unload` need not pay
-
-    with captured_stderr() as messages:
+    try:
+        from bcc import BPF  # takes 0.3 s and 70 MB, which `status` and `unload` need not pay
+    except ImportError as problem:
+        reason = f"{sys.executable} cannot import bcc: run the loader with {features.SYSTEM_PYTHON}"
+        raise LoadFailed(EX_UNAVAILABLE, reason) from problem
+    with captured_output() as messages:
         try:
             compiled = BPF(text=source.translation_unit(), cflags=source.flags(pins.root))
         except Exception as problem:
@@ -234,15 +244,18 @@ def detach(pin: Path) -> None:
 
 
 @contextmanager
-def captured_stderr() -> Iterator[int]:
-    """The compiler and the verifier write pages to descriptor 2; what matters of it goes into one sentence."""
-    kept, messages = os.dup(2), os.memfd_create("messages")
-    os.dup2(messages, 2)
+def captured_output() -> Iterator[int]:
+    """The compiler and the verifier write pages; what matters of them goes into one sentence."""
+    kept, messages = {stream: os.dup(stream) for stream in (1, 2)}, os.memfd_create("messages")
+    for stream in kept:
+        os.dup2(messages, stream)
     try:
         yield messages
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        syscalls.libc.fflush(None)
+        for stream, original in kept.items():
+            os.dup2(original, stream)
+            os.close(original)
         os.close(messages)
 
 

@@ -3,9 +3,9 @@
 
 #define IFINDEX_LOOPBACK 1 /* in every network namespace */
 
-/* The pod itself, or ztunnel delivering to it. Over loopback, a connection to another own address than 127.0.0.1 shows
- * the interface of that address; but it comes from the same address, which nothing on the wire can and finish a
- * handshake. */
+/* The pod itself, or ztunnel delivering to it. A connection to the pod's own address shows the interface of that address,
+ * though it runs over loopback; what tells it is that it comes from the very same address. A packet from the wire that
+ * claims so cannot finish a handshake: the answer to it does not leave the pod. */
 static __always_inline bool is_from_inside(struct bpf_sk_lookup *ctx)
 {
 	__be32 local4 = ctx->local_ip4, remote4 = ctx->remote_ip4;
