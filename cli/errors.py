@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from controller.store.interface import StoreError
+from deploy.local.errors import LocalError
+from ebpf.node import NotLoaded
 
 OK = 0
 WRONG = 1  # the command worked and what it looked at is not right, or it could not do what was asked
@@ -27,7 +29,7 @@ def told_in_one_sentence() -> Iterator[None]:
     """Ends the process with the sentence of an expected failure; an unexpected one keeps its traceback."""
     try:
         yield
-    except (CommandFailed, StoreError, PermissionError, ConnectionError) as problem:
+    except (CommandFailed, LocalError, NotLoaded, StoreError, PermissionError, ConnectionError) as problem:
         print(f"ambit: {problem}", file=sys.stderr)
         raise SystemExit(WRONG) from None
     except BrokenPipeError:

@@ -16,12 +16,16 @@ from cli.errors import fail
 from deploy.local import api
 from mesh.model.ports import ADMIN
 
+CONTROLLER = api.CONTROLLER
 CONTROLLER_ADMIN = 15014
 TIMEOUT = 5.0  # seconds; an admin answer takes milliseconds
 
 
 class Home(Protocol):
     def nodes(self) -> Sequence[str]: ...
+
+    def processes(self) -> dict[str, Any]:
+        """What runs the mesh: by part its pid (0: not running), starts and lastEnd."""
 
     def connect(self, node: str, port: int) -> socket.socket:
         """A TCP connection to a loopback port of a node. Raises OSError."""
@@ -35,11 +39,12 @@ class LocalHome:
         api.require_running()
         return tuple(api.nodes())
 
+    def processes(self) -> dict[str, Any]:
+        return dict(api.status()["processes"])
+
     def connect(self, node: str, port: int) -> socket.socket:
+        """`node` may be the controller."""
         return api.in_node(node, _dial(port))
-
-
-CONTROLLER = "controller"
 
 
 def _dial(port: int) -> Callable[[], socket.socket]:

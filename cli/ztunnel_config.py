@@ -19,6 +19,7 @@ Output = Annotated[Format, typer.Option("--output", "-o", help="How to print it.
 InNamespace = Annotated[str, typer.Option("--namespace", "-n", help="Only what belongs to this namespace.")]
 
 Entry = Mapping[str, Any]
+Entries = dict[str, list[Entry]]
 Row = tuple[Any, ...]
 
 
@@ -27,7 +28,7 @@ def _dumps(path: str, node: str) -> dict[str, Any]:
     return {each: ask(place, each, path) for each in chosen_nodes(place, node)}
 
 
-def _show(entries: dict[str, list[Entry]], output: Format, columns: Sequence[str], row: Callable[[Entry], Row]) -> None:
+def _show(entries: Entries, output: Format, columns: Sequence[str], row: Callable[[Entry], Row]) -> None:
     """Tables say the same thing once, whichever ztunnel said it; documents keep what each node said."""
     if output in (Format.JSON, Format.YAML):
         document(entries, output)
@@ -36,7 +37,7 @@ def _show(entries: dict[str, list[Entry]], output: Format, columns: Sequence[str
     table(columns, sorted(rows, key=lambda cells: tuple(map(str, cells))))
 
 
-def _part(dumps: Mapping[str, Any], name: str, namespace: str) -> dict[str, list[Entry]]:
+def _part(dumps: Mapping[str, Any], name: str, namespace: str) -> Entries:
     return {node: list(_within(dump.get(name, []), namespace)) for node, dump in dumps.items()}
 
 
@@ -105,7 +106,7 @@ def policy(node: Node = "", namespace: InNamespace = "", output: Output = Format
 def certificate(node: Node = "", output: Output = Format.TABLE) -> None:
     """Certificates: one per service account that runs on the node."""
     dumps = _dumps("/config_dump", node)
-    entries = {
+    entries: Entries = {
         name: [{"node": name, **entry} for entry in dump.get("certificates", [])] for name, dump in dumps.items()
     }
     _show(
@@ -125,7 +126,7 @@ def _validity(entry: Entry) -> Row:
 def connections(node: Node = "", output: Output = Format.TABLE) -> None:
     """Connections that stand now, with the identities that both sides proved."""
     dumps = _dumps("/connections", node)
-    entries = {name: [{"node": name, **entry} for entry in dump] for name, dump in dumps.items()}
+    entries: Entries = {name: [{"node": name, **entry} for entry in dump] for name, dump in dumps.items()}
     _show(
         entries,
         output,

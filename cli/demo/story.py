@@ -10,7 +10,8 @@ from cli.demo.ledger import Ledger
 from cli.demo.shell import Shell
 from cli.errors import CommandFailed
 from cli.packets import PacketWatch, Seen
-from deploy.local import api
+from deploy.local import namespaces
+from deploy.local.paths import Instance
 from mesh.model.enrolment import AMBIENT, DATAPLANE_MODE
 
 CATALOG = "http://catalog.shop.svc.cluster.local"
@@ -137,7 +138,7 @@ class Story:
     def watched_call(self, source: str = "deploy/web", namespace: str = "shop") -> tuple[str, str, Seen]:
         """One request with a fresh secret in it, and what the underlay saw meanwhile."""
         secret = f"secret-{secrets.token_hex(8)}"
-        with PacketWatch(api.in_underlay) as seen:
+        with PacketWatch(lambda work: namespaces.inside(Instance.current().underlay, work)) as seen:
             answer = self._shell.ambit(
                 "local", "exec", source, "-n", namespace, "--", "curl", "-sS", "--max-time", "10", f"{CATALOG}/{secret}"
             )

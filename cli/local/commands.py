@@ -10,7 +10,6 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from cli.errors import fail
 from cli.local import edit, progress, resources
 from cli.output import Format, document, table
 from controller.store.directory import DirectoryStore
@@ -57,10 +56,11 @@ def apply(
     filename: Annotated[
         list[str], typer.Option("--filename", "-f", help="A file, a directory, or - for standard input.")
     ],
+    namespace: Namespace = "default",
     wait: Annotated[bool, typer.Option(help="Wait until the pods that were applied are ready.")] = False,
 ) -> None:
     """Create or change objects from manifests. All are checked before the first is written."""
-    objects = edit.read_manifests(filename)
+    objects = edit.read_manifests(filename, namespace)
     for verb, key in run(edit.apply(store(), objects)):
         print(f"{edit.spoken(key)} {verb}")
     if wait:
@@ -128,17 +128,14 @@ def delete(
     run(edit.delete(store(), keys, wait))
 
 
-@app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@app.command("exec")
 def execute(
     pod: Annotated[str, typer.Argument(help="POD, or deploy/NAME for its first pod")],
     command: Annotated[list[str], typer.Argument(help="-- COMMAND ARGUMENT ...")],
     namespace: Namespace = "default",
 ) -> None:
     """Run a command in a pod: in its network, files and cgroup, so that its connections are the pod's."""
-    words = command[1:] if command[:1] == ["--"] else command
-    if not words:
-        fail("no command given: ambit local exec POD -- COMMAND ARGUMENT ...")
-    raise typer.Exit(api.exec_in_pod(namespace, run(edit.pod_name(store(), pod, namespace)), words))
+    raise typer.Exit(api.exec_in_pod(namespace, run(edit.pod_name(store(), pod, namespace)), command))
 
 
 @app.command()

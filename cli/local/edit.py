@@ -10,10 +10,9 @@ from typing import Any
 
 from cli.errors import fail
 from cli.local.resources import SHORT_NAMES
-from controller.store import manifest
+from controller.store import kinds, manifest
 from controller.store.directory import DirectoryStore
 from controller.store.interface import Key, Kind, NotFound, Object
-from controller.store.kinds import KINDS
 from mesh.model.enrolment import DATAPLANE_MODE, REDIRECTION, REDIRECTION_ENABLED, decide
 
 # A pod is enrolled within tenths of a second; a minute without progress means that something is wrong.
@@ -32,10 +31,10 @@ def spoken(key: Key) -> str:
 def kind_named(word: str) -> Kind:
     """The kind that a user's word means: singular, plural or short, in any case."""
     wanted = SHORT_NAMES.get(word.lower(), word.lower())
-    for kind in KINDS:
+    for kind in kinds.KINDS:
         if wanted in (kind.plural, kind.kind.lower(), f"{kind.plural}.{kind.group}"):
             return kind
-    fail(f"unknown kind {word!r}; known are {', '.join(sorted(kind.plural for kind in KINDS))}")
+    fail(f"unknown kind {word!r}; known are {', '.join(sorted(kind.plural for kind in kinds.KINDS))}")
 
 
 def resource(word: str, name: str = "") -> tuple[Kind, str]:
@@ -66,16 +65,12 @@ def parse_label(word: str, words: Sequence[str]) -> tuple[Kind, str, dict[str, s
 # --- manifests
 
 
-def read_manifests(names: Sequence[str]) -> list[Object]:
+def read_manifests(names: Sequence[str], namespace: str) -> list[Object]:
     """All objects of files, directories (*.yaml, *.yml, *.json) and standard input ("-"), all of them checked."""
-    objects: list[Object] = []
-    for name in names:
-        for source, text in _texts(name):
-            objects += manifest.parse(text, source)
+    objects = manifest.parse_all((text for name in names for text in _texts(name)), namespace)
     if not objects:
         fail(f"no objects in {', '.join(names)}")
-    manifest.check_together(objects)
-    return objects
+    return list(objects)
 
 
 def _texts(name: str) -> Iterable[tuple[str, str]]:
@@ -95,17 +90,6 @@ def _texts(name: str) -> Iterable[tuple[str, str]]:
             fail(f"cannot read {file}: {getattr(problem, 'strerror', None) or problem}")
 
 
-def key_of(obj: Object) -> Key:
-    kind = kind_named(obj["kind"])
-    return Key(
-        obj["kind"], obj["metadata"].get("namespace", "default") if kind.namespaced else "", obj["metadata"]["name"]
-    )
-
-
-def _kind_of(key: Key) -> Kind:
-    return kind_named(key.kind)
-
-
 # --- changes
 
 
@@ -113,7 +97,7 @@ async def apply(store: DirectoryStore, objects: Sequence[Object]) -> list[tuple[
     """What happened to each: created, configured or unchanged. Namespaces go first, whatever the order in the files."""
     done = []
     for obj in sorted(objects, key=lambda obj: obj["kind"] != "Namespace"):
-        key = key_of(obj)
+        key = kinds.key_of(obj)
         before = await _version(store, key)
         after = (await store.apply(obj))["metadata"].get("resourceVersion")
         verb = "created" if before is None else "unchanged" if before == after else "configured"
@@ -123,7 +107,7 @@ async def apply(store: DirectoryStore, objects: Sequence[Object]) -> list[tuple[
 
 async def _version(store: DirectoryStore, key: Key) -> str | None:
     try:
-        return str((await store.get(_kind_of(key), key.name, key.namespace))["metadata"].get("resourceVersion"))
+        return str((await store.get(kinds.named(key.kind), key.name, key.namespace))["metadata"].get("resourceVersion"))
     except NotFound:
         return None
 
@@ -145,7 +129,7 @@ async def label(store: DirectoryStore, key: Key, changes: Mapping[str, str | Non
 def keys_to_delete(word: str, names: Sequence[str], namespace: str, files: Sequence[str]) -> list[Key]:
     """From manifests, or from KIND NAME ... and KIND/NAME."""
     if files:
-        return [key_of(obj) for obj in reversed(read_manifests(files))]
+        return [kinds.key_of(obj) for obj in reversed(read_manifests(files, namespace))]
     if not word:
         fail("nothing to delete: give KIND NAME, KIND/NAME, or -f FILE")
     kind, name = resource(word)
@@ -165,7 +149,7 @@ async def delete(store: DirectoryStore, keys: Sequence[Key], wait: bool) -> None
             missing.append(str(problem))
     if wait:
         for key in keys:
-            await _until(lambda key=key: _gone(store, key), f"{spoken(key)} is still being deleted")  # type: ignore[misc]
+            await _until(lambda key=key: _gone(store, key), f"{spoken(key)} is still being deleted")
     if missing:
         fail("; ".join(missing))
 
@@ -184,7 +168,7 @@ async def pod_name(store: DirectoryStore, word: str, namespace: str) -> str:
         return name or word
     owner = await store.get(kind_named(kind), name, namespace)
     wanted = owner["spec"]["selector"].get("matchLabels", owner["spec"]["selector"])
-    for pod in await store.list(kind_named("pods"), namespace):
+    for pod in await store.list(kinds.POD, namespace):
         labels = pod["metadata"].get("labels", {})
         if wanted.items() <= labels.items() and pod.get("status", {}).get("phase") == "Running":
             return str(pod["metadata"]["name"])
@@ -193,12 +177,12 @@ async def pod_name(store: DirectoryStore, word: str, namespace: str) -> str:
 
 async def wait_ready(store: DirectoryStore, objects: Sequence[Object]) -> None:
     """Until the pods and deployments among `objects` are ready."""
-    for key in [key_of(obj) for obj in objects if obj["kind"] in ("Pod", "Deployment")]:
-        await _until(lambda key=key: _ready(store, key), f"{spoken(key)} is not ready")  # type: ignore[misc]
+    for key in [kinds.key_of(obj) for obj in objects if obj["kind"] in ("Pod", "Deployment")]:
+        await _until(lambda key=key: _ready(store, key), f"{spoken(key)} is not ready")
 
 
 async def _ready(store: DirectoryStore, key: Key) -> bool:
-    obj = await store.get(_kind_of(key), key.name, key.namespace)
+    obj = await store.get(kinds.named(key.kind), key.name, key.namespace)
     status = obj.get("status", {})
     if key.kind == "Deployment":
         return int(status.get("readyReplicas", 0)) >= int(obj["spec"].get("replicas", 1))
@@ -219,8 +203,8 @@ async def wait_enrolled(store: DirectoryStore, key: Key) -> None:
 
 
 async def _as_wanted(store: DirectoryStore, namespace: str) -> bool:
-    labels = (await store.get(kind_named("namespaces"), namespace))["metadata"].get("labels", {})
-    return all(_settled(pod, namespace, labels) for pod in await store.list(kind_named("pods"), namespace))
+    labels = (await store.get(kinds.NAMESPACE, namespace))["metadata"].get("labels", {})
+    return all(_settled(pod, namespace, labels) for pod in await store.list(kinds.POD, namespace))
 
 
 def _settled(pod: Object, namespace: str, namespace_labels: Mapping[str, str]) -> bool:
@@ -228,8 +212,8 @@ def _settled(pod: Object, namespace: str, namespace_labels: Mapping[str, str]) -
     annotations = metadata.get("annotations", {})
     host_network = bool(pod["spec"].get("hostNetwork"))
     wanted = decide(namespace, namespace_labels, metadata.get("labels", {}), annotations, host_network).wanted
-    running = pod.get("status", {}).get("phase") == "Running"
-    return (annotations.get(REDIRECTION) == REDIRECTION_ENABLED) == (wanted and running)
+    running: bool = pod.get("status", {}).get("phase") == "Running"
+    return bool((annotations.get(REDIRECTION) == REDIRECTION_ENABLED) == (wanted and running))
 
 
 async def _until(true: Any, otherwise: str) -> None:
