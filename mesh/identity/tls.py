@@ -2,6 +2,8 @@
 
 `TlsSession` does no IO: ciphertext goes in and out as bytes. Chains and extended key usages are verified by OpenSSL
 during the handshake; *who* the peer may be is the caller's question (mesh.identity.peers), asked before any payload.
+Cipher suites are OpenSSL's for TLS 1.3: AES-256-GCM with every peer that has it, as all of Istio's do. Python cannot
+take ChaCha20 off the list, and refusing it after the fact would refuse peers that also offer AES-128-GCM.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from mesh.identity.errors import PeerRejected, TlsClosed, TlsFailed
 from mesh.model.identity import SpiffeId
 
 ALPN = "h2"
-CIPHER_SUITES = frozenset({"TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256"})
 _RECORD = 16 << 10  # payload of the largest TLS record (RFC 8446 section 5.1)
 
 
@@ -176,9 +177,6 @@ class TlsSession:
     def _check_negotiated(self) -> None:
         if self._tls.selected_alpn_protocol() != ALPN:
             raise self._fail("the peer does not offer HTTP/2 (ALPN h2)")
-        cipher = self._tls.cipher()
-        if cipher is None or cipher[0] not in CIPHER_SUITES:
-            raise self._fail(f"the cipher suite is not AES-GCM: {cipher}")
 
     def _fail(self, reason: str) -> TlsFailed:
         failure = TlsFailed(reason)
