@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from .frames import DEFAULT_WINDOW, LARGEST_MAX_FRAME, SMALLEST_MAX_FRAME
+
 KIB = 1 << 10
 MIB = 1 << 20
 
@@ -45,6 +47,13 @@ class Limits:
     control_room: int = 64 * KIB  # besides it, for all other frames: a peer that asks without reading ends here
     receive_room: int = 256 * KIB
     floods: FloodLimits = FloodLimits()
+
+    def __post_init__(self) -> None:
+        """Raises ValueError: HTTP/2 starts with these sizes, and a peer may use them before it hears of others."""
+        if min(self.initial_window, self.connection_window) < DEFAULT_WINDOW:
+            raise ValueError(f"a flow-control window below {DEFAULT_WINDOW} bytes")
+        if not SMALLEST_MAX_FRAME <= self.max_frame <= LARGEST_MAX_FRAME:
+            raise ValueError(f"a frame size of {self.max_frame} bytes")
 
 
 CLIENT_LIMITS = Limits(max_header_list=16 * KIB)

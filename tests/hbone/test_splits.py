@@ -9,7 +9,7 @@ from mesh.hbone import Connection, ConnectionFailed, Limits, Role
 from tests.hbone import wire
 from tests.hbone.ends import Recorder, drain
 
-LIMITS = Limits(initial_window=2000, connection_window=70_000, max_frame=16384, max_header_list=4096)
+LIMITS = Limits(initial_window=65535, connection_window=70_000, max_frame=16384, max_header_list=4096)
 
 streams = st.sampled_from([0, 1, 3, 5, 7])
 payloads = st.binary(max_size=300)
