@@ -39,9 +39,10 @@ def load(pins: Pins, cgroup: Path) -> str:
     require_cgroup(cgroup)
     mount_bpffs()
     require_bpffs(pins)
-    pins.make()
+    pins.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     with pins.locked(exclusive=True):
         standing = repair(pins)
+        pins.make()
         try:
             programs = compile_programs(pins)
             write_version(pins)
@@ -129,7 +130,7 @@ def repair(pins: Pins) -> bool:
         raise LoadFailed(EX_CONFIG, f"the maps at {pins.root} do not fit these programs ({problem}): unload them first")
     if not alive:
         pins.clear()
-        pins.make()
+    pins.remove_unnamed()
     return alive
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from ebpf import contract, hooks, syscalls
 from ebpf.contract import DESCRIPTOR, NUMBER, PRESENT
 from ebpf.maps import Map
-from ebpf.pins import Pins, names, replace
+from ebpf.pins import NEXT, Pins, names, replace
 from mesh.model.address import Ip, SocketAddress
 
 
@@ -139,8 +139,8 @@ class Capture:
         }
 
     def _inbound_pin(self, name: str) -> Path:
-        if not name or "/" in name or "." in name:
-            raise ValueError(f"{name!r} cannot be the name of a pin: bpffs allows neither dots nor slashes")
+        if not name or "/" in name or "." in name or name.endswith(NEXT):
+            raise ValueError(f"{name!r} cannot be the name of a pin: no dots, no slashes, no {NEXT} at its end")
         return self._pins.inbound / name
 
     def _is_attached(self, pin: Path, netns_fd: int) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from ebpf import syscalls
 
 BPFFS = Path("/sys/fs/bpf")
+NEXT = "-next"  # a pin on its way to its name
 DIRECTORIES = ("maps", "programs", "links", "inbound")
 
 
@@ -28,14 +29,20 @@ class Pins:
         for name in DIRECTORIES:
             (self.root / name).mkdir(parents=True, exist_ok=True, mode=0o700)
 
+    def remove_unnamed(self) -> None:
+        """Removes what a killed process had pinned but not named yet."""
+        for directory in (self.inbound, self.links, self.programs):
+            for pin in directory.glob(f"*{NEXT}"):
+                pin.unlink()
+
     def clear(self) -> None:
         """Removes every pin, links first: what has no other holder ends with it. Refuses any other file system."""
         if syscalls.filesystem_magic(self.root) != syscalls.BPFFS_MAGIC:
             raise ValueError(f"{self.root} is not on a bpffs")
         for directory in (self.inbound, self.links, self.programs, self.maps):
-            for pin in names(directory):
-                (directory / pin).unlink()
             if directory.exists():
+                for pin in directory.iterdir():
+                    pin.unlink()
                 directory.rmdir()
 
     def remove(self) -> None:
@@ -57,12 +64,13 @@ class Pins:
 
 def names(directory: Path) -> list[str]:
     """Names of the pins in a directory, which may be missing."""
-    return sorted(os.listdir(directory)) if directory.is_dir() else []
+    found = sorted(os.listdir(directory)) if directory.is_dir() else []
+    return [name for name in found if not name.endswith(NEXT)]
 
 
 def replace(descriptor: int, path: Path) -> None:
     """Pins over whatever is pinned there, so that the path never misses."""
-    fresh = path.with_name(f"{path.name}-next")
+    fresh = path.with_name(path.name + NEXT)
     fresh.unlink(missing_ok=True)
     syscalls.pin(descriptor, fresh)
     fresh.rename(path)

@@ -22,8 +22,10 @@ static __always_inline bool to_resolver(struct bpf_sock_addr *ctx)
 
 int sendmsg4(struct bpf_sock_addr *ctx)
 {
+	if (!to_resolver(ctx))
+		return ALLOW;
 	__u64 netns = bpf_get_netns_cookie(ctx);
-	if (!to_resolver(ctx) || !enrolled.lookup(&netns) || is_exempt())
+	if (!enrolled.lookup(&netns) || is_exempt())
 		return ALLOW;
 	struct endpoint dialled = read4(ctx);
 	if (is_loopback(&dialled))
@@ -37,8 +39,10 @@ int sendmsg4(struct bpf_sock_addr *ctx)
 
 int sendmsg6(struct bpf_sock_addr *ctx)
 {
+	if (!to_resolver(ctx))
+		return ALLOW;
 	__u64 netns = bpf_get_netns_cookie(ctx);
-	if (!to_resolver(ctx) || !enrolled.lookup(&netns) || is_exempt())
+	if (!enrolled.lookup(&netns) || is_exempt())
 		return ALLOW;
 	struct endpoint dialled = read6(ctx);
 	if (is_loopback(&dialled))

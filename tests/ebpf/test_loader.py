@@ -144,6 +144,19 @@ def test_a_half_finished_run_is_repaired(place: Place, lost: list[str]) -> None:
     Capture.open(pins).close()
 
 
+def test_pins_without_a_name_yet_are_removed(place: Place) -> None:
+    """A process was killed between pinning and renaming."""
+    pins, cgroup = place
+    load(pins, cgroup)
+    link = syscalls.get(pins / "links" / "connect4")
+    for left in (pins / "links" / "connect4-next", pins / "inbound" / "pod-next"):
+        syscalls.pin(link, left)
+    os.close(link)
+    assert Capture.open(pins).attached_inbound() == frozenset()
+    load(pins, cgroup)
+    assert not list(pins.glob("*/*-next"))
+
+
 def remove(path: Path) -> None:
     if path.is_dir():
         for pin in path.iterdir():
@@ -153,7 +166,7 @@ def remove(path: Path) -> None:
         path.unlink()
 
 
-@pytest.mark.parametrize("after", [0.2, 0.5, 0.8, 1.1])
+@pytest.mark.parametrize("after", [0.4, 0.9])
 def test_a_killed_loader_is_repaired(place: Place, after: float) -> None:
     """Wherever it was: the moment is not chosen, and does not matter."""
     pins, cgroup = place
