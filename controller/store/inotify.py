@@ -23,8 +23,8 @@ IN_IGNORED = 0x8000
 IN_ONLYDIR = 0x0100_0000
 IN_ISDIR = 0x4000_0000
 
-# A file counts when it is complete: closed after writing, or moved in. Creation alone matters only for directories.
-_INTEREST = IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF
+ENTRIES = IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_DELETE_SELF | IN_MOVE_SELF  # what comes and goes
+CONTENTS = ENTRIES | IN_CLOSE_WRITE  # and what is written: a file counts when it is complete
 _HEADER = struct.Struct("iIII")  # struct inotify_event: wd, mask, cookie, len
 _READ_SIZE = 64 * 1024  # about 1,500 events at once
 
@@ -60,9 +60,9 @@ class Inotify:
         descriptor, self._descriptor = self._descriptor, -1
         os.close(descriptor)
 
-    def add(self, directory: Path) -> bool:
+    def add(self, directory: Path, interest: int) -> bool:
         """Watch a directory, once however often it is added. False when there is no such directory."""
-        watch = _libc.inotify_add_watch(self._descriptor, os.fsencode(directory), _INTEREST | IN_ONLYDIR)
+        watch = _libc.inotify_add_watch(self._descriptor, os.fsencode(directory), interest | IN_ONLYDIR)
         if watch < 0 and ctypes.get_errno() in (2, 20):  # ENOENT, ENOTDIR: it has just gone
             return False
         self._directories[_checked(watch, "fs.inotify.max_user_watches")] = directory

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from controller.store import kinds
 from controller.store.files import ObjectFiles, is_object_file
-from controller.store.inotify import IN_CREATE, IN_MOVED_FROM, Inotify, Notice
+from controller.store.inotify import CONTENTS, ENTRIES, IN_CREATE, IN_MOVED_FROM, Inotify, Notice
 from controller.store.interface import Change, Event, Kind, Object
 
 # Editors save by moving the file away and writing a new one: a file that was moved away gets this long to come back
@@ -77,16 +77,16 @@ class _View:
         """Directories are watched before they are read, so nothing falls in between."""
         self._everything = False
         self._files.require_root()
-        self._inotify.add(self._files.root)
+        self._inotify.add(self._files.root, ENTRIES)
         found = [path for kind in self._kinds for path in self._paths(kind)]
         gone = self._told.keys() - set(found) - self._moved_away.keys()
         return [event for path in (*found, *gone) for event in self._look_at(path)]
 
     def _paths(self, kind: Kind) -> Iterator[Path]:
-        if not self._inotify.add(self._files.kind_directory(kind)):
+        if not self._inotify.add(self._files.kind_directory(kind), ENTRIES):
             return
         for directory in self._files.directories(kind):
-            if self._inotify.add(directory):
+            if self._inotify.add(directory, CONTENTS):
                 yield from (directory / name for name in self._files.names(directory))
 
     def _look_at(self, path: Path) -> Iterator[Event]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from controller.store import watching as watching_module
 from controller.store.directory import DirectoryStore
 from controller.store.interface import Change, Event, Key, NotFound, StoreError
-from controller.store.kinds import ENDPOINT_SLICE, NAMESPACE, POD, SERVICE
+from controller.store.kinds import ENDPOINT_SLICE, NAMESPACE, POD, SERVICE, key_of
 
 PATIENCE = 20.0  # seconds until a test that waits for something fails
 
@@ -166,7 +170,8 @@ def test_changes_of_several_processes_are_all_kept(store: DirectoryStore) -> Non
     run(store.apply(namespace(count="0")))
     program = (
         "import asyncio, sys\n"
-        "from controller.store.directory import DirectoryStore\n"
+        "from controller.store import watching as watching_module
+from controller.store.directory import DirectoryStore\n"
         "from controller.store.interface import Key\n"
         "def edit(obj):\n"
         "    labels = obj['metadata']['labels']\n"
@@ -272,6 +277,75 @@ def test_many_changes_at_once_are_all_seen(store: DirectoryStore) -> None:
     run(scenario())
 
 
+_steps = st.lists(
+    st.tuples(
+        st.sampled_from(["apply", "label", "delete", "write", "break", "move away", "remove namespace"]),
+        st.sampled_from(["a", "b", "c"]),
+        st.integers(0, 3),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=_steps)
+def test_what_a_watcher_was_told_is_what_is_there(tmp_path_factory: pytest.TempPathFactory, steps: list[Any]) -> None:
+    """Two stores on one directory and somebody with an editor, all at once."""
+
+    async def scenario() -> None:
+        watched = DirectoryStore(tmp_path_factory.mktemp("objects"))
+        other = DirectoryStore(watched.root)
+        told: dict[Key | None, Any] = {}
+
+        async def listen() -> None:
+            async for event in watched.watch((POD,)):
+                if event.change is Change.DELETED:
+                    del told[event.key]
+                elif event.key:
+                    told[event.key] = event.object
+
+        listening = asyncio.create_task(listen())
+        for number, (what, name, value) in enumerate(steps):
+            await _do(watched if number % 2 else other, what, name, value)
+        await other.apply(pod("last"))
+
+        async def same() -> bool:
+            there = {key_of(obj): obj for obj in await other.list(POD)}
+            return {**told, **dict.fromkeys(broken)} == {**there, **dict.fromkeys(broken)}
+
+        # Of a broken file a watcher keeps what it last saw, which depends on when it looked.
+        files = {Key("Pod", "shop", name): watched.root / f"pods/shop/{name}.yaml" for name in "abc"}
+        broken = [key for key, path in files.items() if path.exists() and path.read_text().startswith("[")]
+        while not await same():
+            assert not listening.done()
+            await asyncio.sleep(0.01)
+        listening.cancel()
+
+    run(scenario())
+
+
+async def _do(store: DirectoryStore, what: str, name: str, value: int) -> None:
+    path = store.root / f"pods/shop/{name}.yaml"
+    with contextlib.suppress(StoreError, OSError):
+        match what:
+            case "apply":
+                await store.apply(pod(name, f"image{value}"))
+            case "label":
+                await store.change(
+                    Key("Pod", "shop", name), lambda obj: obj["metadata"].update(labels={"value": str(value)})
+                )
+            case "delete":
+                await store.delete(Key("Pod", "shop", name))
+            case "write":
+                path.write_text(json.dumps(pod(name, f"hand{value}")))
+            case "break":
+                path.write_text("[" * (value + 1))
+            case "move away":
+                path.rename(path.with_suffix(".bak"))
+            case "remove namespace":
+                shutil.rmtree(path.parent)
+
+
 # --- hands
 
 
@@ -317,18 +391,31 @@ def test_a_file_broken_by_hand_keeps_its_last_good_object_until_it_is_mended(
     assert len([record for record in caplog.records if "web.yaml" in record.message]) == 1
 
 
-def test_an_editor_that_moves_the_file_away_while_saving_deletes_nothing(store: DirectoryStore) -> None:
+def test_an_editor_that_moves_the_file_away_while_saving_deletes_nothing(
+    store: DirectoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching_module, "MOVED_AWAY_GRACE", 600.0)
+
     async def scenario() -> None:
         await store.apply(pod())
         path = store.root / "pods/shop/web.yaml"
         async with watching(store) as watched:
             text = path.read_text()
             path.rename(path.with_suffix(".yaml~"))
-            path.write_text(text.replace("ambit/echo", "edited"))
+            await store.apply(pod("other"))
             await watched.until(lambda events: events)
-            assert [event.change for event in watched.events] == [Change.APPLIED]
-            watched.events.clear()
-            path.rename(store.root / "elsewhere")
+            path.write_text(text.replace("ambit/echo", "edited"))
+            await watched.until(lambda events: len(events) == 2)
+            assert [event.change for event in watched.events] == [Change.APPLIED, Change.APPLIED]
+
+    run(scenario())
+
+
+def test_a_file_that_was_moved_away_and_stays_away_is_deleted(store: DirectoryStore) -> None:
+    async def scenario() -> None:
+        await store.apply(pod())
+        async with watching(store) as watched:
+            (store.root / "pods/shop/web.yaml").rename(store.root / "elsewhere")
             await watched.hears(Change.DELETED, WEB)
 
     run(scenario())
