@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
+from h2.connection import ConnectionState, H2Connection
 from h2.events import ConnectionTerminated, DataReceived, Event, ResponseReceived, StreamEnded, StreamReset
 
 from mesh.identity.tls import TlsIdentity
@@ -105,6 +105,9 @@ class HboneClient:
         if not data:
             raise EOFError("the server closed the connection")
         events = self._http.receive_data(data)
+        if any(isinstance(event, ConnectionTerminated) for event in events):
+            # The library ends with GOAWAY; HTTP/2 lets open streams go on (RFC 9113 section 6.8).
+            self._http.state_machine.state = ConnectionState.CLIENT_OPEN
         for event in events:
             if isinstance(event, DataReceived) and event.flow_controlled_length:
                 self._http.acknowledge_received_data(event.flow_controlled_length, event.stream_id)

@@ -54,6 +54,7 @@ class Pod:
     """A network namespace that is wired to the other pod's."""
 
     name: str
+    netns_name: str
     netns: int
     cookie: int
     ip4: Ip
@@ -283,7 +284,7 @@ def _make_pod(name: str, side: str, index: int, ledger: Path) -> Pod:
     run("ip", "-n", name, "link", "set", "lo", "up")
     run("ip", "-n", name, "link", "set", "eth0", "up")
     path = Path("/run/netns") / name
-    return Pod(side, os.open(path, os.O_RDONLY), netns_cookie(path), ip4, ip6, ledger)
+    return Pod(side, name, os.open(path, os.O_RDONLY), netns_cookie(path), ip4, ip6, ledger)
 
 
 def run(*command: str) -> None:

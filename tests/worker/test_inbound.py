@@ -245,9 +245,7 @@ def test_writing_to_an_app_that_has_closed_resets_the_stream(node: Node, client:
     assert client.wait_for_reset(stream) == 10
 
 
-def test_a_client_that_breaks_http_is_told_and_closed(
-    node: Node, client: HboneClient, server: WorkerProcess
-) -> None:
+def test_a_client_that_breaks_http_is_told_and_closed(node: Node, client: HboneClient, server: WorkerProcess) -> None:
     client._sock.sendall(b"\x00\x00\x01\x06\x00\x00\x00\x00\x00\x00")  # a PING of one byte
     assert client.wait_for_goaway().error_code != 0
     assert server.describe().counters["inbound_tunnels"] == 0

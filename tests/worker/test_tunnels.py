@@ -220,9 +220,7 @@ def _settled_rss(worker: WorkerProcess) -> int:
     return _rss(worker)
 
 
-def test_one_tunnel_carries_many_connections_and_is_kept(
-    node: Node, pair: tuple[WorkerProcess, WorkerProcess]
-) -> None:
+def test_one_tunnel_carries_many_connections_and_is_kept(node: Node, pair: tuple[WorkerProcess, WorkerProcess]) -> None:
     serving(node.b.listen(PORT), echo)
     for _ in range(20):
         with node.a.dial(node.b.address(PORT)) as app:

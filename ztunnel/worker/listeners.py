@@ -13,6 +13,7 @@ from ztunnel.worker.loop import IN, Loop
 from ztunnel.worker.sockets import OUT_OF_DESCRIPTORS, keep_alive, reset, say
 
 ACCEPTS = 64  # per listener and turn, so that a storm at one pod does not stop the bytes of the others
+MOST_AT_CLOSE = 4096  # the longest queue that a listener has
 PAUSE = 0.1  # seconds: descriptors come back when connections end
 
 Accepted = Callable[[socket.socket, SocketAddress], None]
@@ -37,9 +38,14 @@ class Listeners:
         self._loop.watch(sock.fileno(), listener.event, 0 if self._paused else IN)
 
     def close(self, sock: socket.socket) -> None:
-        """Unregistered explicitly: the agent holds the same socket, so closing our descriptor would not do it."""
-        if self._open.pop(sock, None) is not None:
+        """Connections that wait in its queue are accepted first: closing would reset them.
+
+        Unregistered explicitly: the agent holds the same socket, so closing our descriptor would not do it.
+        """
+        listener = self._open.pop(sock, None)
+        if listener is not None:
             self._loop.forget(sock.fileno())
+            listener.accept(MOST_AT_CLOSE)
             sock.close()
 
     def close_all(self) -> None:
@@ -78,7 +84,10 @@ class Listener:
         self._accepted = accepted
 
     def event(self, event: int) -> None:
-        for _ in range(ACCEPTS):
+        self.accept(ACCEPTS)
+
+    def accept(self, most: int) -> None:
+        for _ in range(most):
             try:
                 sock, address = self._sock.accept()
             except BlockingIOError:

@@ -271,7 +271,6 @@ class Worker:
     def _close_all(self, sockets: list[socket.socket]) -> None:
         for sock in sockets:
             self._listeners.close(sock)
-            sock.close()
 
     # --- the end
 
