@@ -5,11 +5,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.node import Node, new_node
+from tests.agent.node import Kernel, Node, loaded_kernel, new_node
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Iterator[Kernel]:
+    with loaded_kernel() as loaded:
+        yield loaded
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Iterator[Node]:
+def node(kernel: Kernel, tmp_path: Path) -> Iterator[Node]:
     """A node whose control plane runs, and on which nothing else does yet."""
-    with new_node(tmp_path) as fresh:
+    with new_node(kernel, tmp_path) as fresh:
         yield fresh

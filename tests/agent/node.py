@@ -244,7 +244,7 @@ class Node:
         """What the node agent does once the agent has acknowledged a pod."""
         for pod in pods:
             with pod.netns.open() as netns:
-                self.capture.attach_inbound(netns.fileno(), pod.name)
+                self.capture.attach_inbound(netns.fileno(), pod.netns.name)
             self.capture.enrol(pod.cookie)
 
     def close(self) -> None:
@@ -253,6 +253,9 @@ class Node:
         for process in self.processes:
             process.kill()
             process.wait()
+        eventually(lambda: "populated 0" in (self.cgroup / "cgroup.events").read_text(), "the end of all processes")
+        for pod in self.pods:
+            self.capture.detach_inbound(pod.netns.name)
         self.agent.close()
         self.control.stop()
         self.capture.close()
@@ -268,26 +271,40 @@ def request(port: int, path: str, method: str) -> tuple[int, str]:
         connection.close()
 
 
+@dataclass(frozen=True)
+class Kernel:
+    """The eBPF programs, loaded for a cgroup."""
+
+    name: str
+    cgroup: Path
+    pins: Path
+
+
 @contextlib.contextmanager
-def new_node(directory: Path) -> Iterator[Node]:
-    name = f"ambit-test-agent-{os.getpid()}-{next(NUMBERS)}"
-    cgroup = cgroups.cgroup2_root() / name
-    pins = Path("/sys/fs/bpf") / name
+def loaded_kernel() -> Iterator[Kernel]:
+    name = f"ambit-test-agent-{os.getpid()}"
+    kernel = Kernel(name, cgroups.cgroup2_root() / name, Path("/sys/fs/bpf") / name)
     with contextlib.ExitStack() as undo:
-        for group in (cgroup, cgroup / "system", cgroup / "pods"):
+        for group in (kernel.cgroup, kernel.cgroup / "system", kernel.cgroup / "pods"):
             group.mkdir()
             undo.callback(remove_cgroup, group)
-        load(pins, cgroup)
-        undo.callback(unload, pins)
+        load(kernel.pins, kernel.cgroup)
+        undo.callback(unload, kernel.pins)
+        yield kernel
+
+
+@contextlib.contextmanager
+def new_node(kernel: Kernel, directory: Path) -> Iterator[Node]:
+    name = f"{kernel.name}-{next(NUMBERS)}"
+    with contextlib.ExitStack() as undo:
         undo.callback(remove_netns, name)
         netns = add_netns(name)
         inside(netns, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         (directory / "token").write_text("the-token\n")
         control = ControlPlane(netns, directory)
         control.start()
-        node = Node(
-            name, netns, cgroup, pins, directory, control, NodeAgent(directory / "zds.sock"), Capture.open(pins)
-        )
+        agent = NodeAgent(directory / "zds.sock")
+        node = Node(name, netns, kernel.cgroup, kernel.pins, directory, control, agent, Capture.open(kernel.pins))
         undo.callback(node.close)
         yield node
 
@@ -306,18 +323,38 @@ def remove_netns(prefix: str) -> None:
 
 def link_pod(node: Path, pod: TestPod, link: str) -> None:
     """A veth pair; the pod's default route and the node's host route lead through it."""
-    run("ip", "-n", node.name, "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", pod.netns.name)
-    for netns, device, addresses in (
-        (node, link, ("10.77.0.1/32", "fd77::1/128")),
-        (pod.netns, "eth0", (f"{pod.ip4}/32", f"{pod.ip6}/128")),
-    ):
-        for address in addresses:
-            run("ip", "-n", netns.name, "addr", "add", address, "dev", device, *(("nodad",) if ":" in address else ()))
-        run("ip", "-n", netns.name, "link", "set", device, "up")
-    for ip, gateway in ((pod.ip4, "10.77.0.1"), (pod.ip6, "fd77::1")):
-        run("ip", "-n", node.name, "route", "add", ip, "dev", link)
-        run("ip", "-n", pod.netns.name, "route", "add", gateway, "dev", "eth0")
-        run("ip", "-n", pod.netns.name, "route", "add", "default", "via", gateway, "dev", "eth0")
+    batch(
+        "node",
+        node.name,
+        [
+            f"link add {link} type veth peer name eth0 netns {pod.netns.name}",
+            f"addr add 10.77.0.1/32 dev {link}",
+            f"addr add fd77::1/128 dev {link} nodad",
+            f"link set {link} up",
+            f"route add {pod.ip4} dev {link}",
+            f"route add {pod.ip6} dev {link}",
+        ],
+    )
+    batch(
+        "pod",
+        pod.netns.name,
+        [
+            f"addr add {pod.ip4}/32 dev eth0",
+            f"addr add {pod.ip6}/128 dev eth0 nodad",
+            "link set eth0 up",
+            "route add 10.77.0.1 dev eth0",
+            "route add default via 10.77.0.1 dev eth0",
+            "route add fd77::1 dev eth0",
+            "route add default via fd77::1 dev eth0",
+        ],
+    )
+
+
+def batch(what: str, netns: str, commands: list[str]) -> None:
+    result = subprocess.run(
+        ["ip", "-n", netns, "-batch", "-"], input="\n".join(commands), capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, f"{what}: {result.stderr}"
 
 
 def inside(netns: Path, *command: str) -> None:

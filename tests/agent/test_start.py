@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 
 from ebpf.netns import in_netns
 from tests.agent.node import ROOT, Node
+from ztunnel.agent.config import ConfigError, read
 
 BASE = {"NODE_NAME": "node1", "AMBIT_BPF_PINS": "/sys/fs/bpf/ambit-test-none", "PATH": "/usr/bin:/bin"}
 
@@ -47,7 +49,40 @@ def failure(environment: dict[str, str], *prefix: str) -> str:
     ],
 )
 def test_a_bad_value_is_named(name: str, value: str, words: str) -> None:
-    assert words in failure(BASE | {name: value})
+    with pytest.raises(ConfigError, match=re.escape(words)):
+        read(BASE | {name: value})
+
+
+def test_a_bad_value_is_one_line_and_status_1() -> None:
+    assert failure(BASE | {"SECRET_TTL": "1 day"}).startswith("ztunnel: SECRET_TTL='1 day': not a duration")
+
+
+def test_defaults_and_names_are_istios() -> None:
+    config = read(
+        BASE
+        | {
+            "XDS_ADDRESS": "https://istiod:15012",
+            "CA_ADDRESS": "",
+            "ISTIO_META_CLUSTER_ID": "blue",
+            "ISTIO_META_OWNER": "me",
+            "XDS_HEADER_X-Tenant": "one",
+            "SECRET_TTL": "1h30m",
+            "TERMINATION_GRACE_PERIOD_SECONDS": "30",
+            "RUST_LOG": "warn,access=info",
+            "LOG_FORMAT": "json",
+        }
+    )
+    assert config.xds.address == "istiod:15012"
+    assert config.ca.address == ""
+    assert config.node.cluster_id == "blue"
+    assert config.node.metadata == {"CLUSTER_ID": "blue", "OWNER": "me"}
+    assert config.xds.headers == {"x-tenant": "one"}
+    assert config.secret_ttl == 5400
+    assert config.process.drain_deadline == 25
+    assert config.process.log_levels == {"": "warn", "access": "info"}
+    assert config.process.log_json
+    assert config.process.workers == 1
+    assert str(config.inpod.zds_path) == "/var/run/ztunnel/ztunnel.sock"
 
 
 @pytest.mark.root

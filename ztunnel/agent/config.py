@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from mesh.model.identity import DEFAULT_TRUST_DOMAIN
 from mesh.runtime import drain, logs
 
 Value = TypeVar("Value")
@@ -78,7 +77,6 @@ class Config:
     xds: Control
     ca: Control
     secret_ttl: float  # seconds, asked of the CA
-    trust_domain: str
     inpod: Inpod
     process: Process
 
@@ -91,7 +89,6 @@ def read(environment: Mapping[str, str]) -> Config:
         xds=_control(reader, "XDS"),
         ca=_control(reader, "CA"),
         secret_ttl=reader.parsed("SECRET_TTL", "24h", _ttl),
-        trust_domain=reader.text("TRUST_DOMAIN", DEFAULT_TRUST_DOMAIN),
         inpod=_inpod(reader),
         process=_process(reader),
     )

@@ -110,8 +110,9 @@ class Enrolment:
     async def _retry_for_ever(self) -> None:
         while True:
             await asyncio.sleep(RETRY_AFTER)
-            async with self._busy:
-                await self._pods.retry()
+            for pod in self._pods.pending:
+                async with self._busy:
+                    await self._pods.retry(pod.uid)
 
 
 async def _receive(sock: socket.socket) -> tuple[bytes, list[int]]:

@@ -19,7 +19,7 @@ from ztunnel.feed import PodAdded, PodRemoved
 
 LINGER = 5.0  # seconds that peers may need to hear that a pod has left the mesh
 RETRY_AFTER = 5.0  # seconds, as in Istio: a port in use may become free
-SERVE_WITHIN = 10.0  # seconds for the workers to take a pod; a worker's restart takes one
+SERVE_WITHIN = 4.0  # seconds for the workers to take a pod (a worker's restart takes one): the node agent waits for it
 
 log = logging.getLogger("pods")
 
@@ -124,13 +124,15 @@ class Pods:
         for uid in self._pods.keys() - uids:
             self.remove(uid)
 
-    async def retry(self) -> None:
-        """Tries again what failed. Failures are noted and logged when they change."""
-        for pod in self.pending:
-            try:
-                await self._serve(pod)
-            except PodError:
-                continue
+    async def retry(self, uid: str) -> None:
+        """Tries a pod again if it failed. Another failure is noted, and logged if it is a new one."""
+        pod = self._pods.get(uid)
+        if pod is None or not pod.error:
+            return
+        try:
+            await self._serve(pod)
+        except PodError:
+            pass
 
     def close(self) -> None:
         """Only the workers hold listeners now: when they close theirs, connections are refused."""

@@ -58,12 +58,20 @@ def identify(pid: int) -> ProcessId | None:
     return None if fields[0] in ("Z", "X") else ProcessId(pid, int(fields[19]))
 
 
+@dataclass(frozen=True, slots=True)
+class _Content:
+    agent: ProcessId
+    workers: list[ProcessId]
+
+
 class Roster:
     """The worker processes of this node in a file, so that a successor finds them."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._orphans = frozenset(self._load())
+        left = self._load()
+        # Workers whose agent lives are led by it: it is about to end, and then they do.
+        self._orphans = frozenset(left.workers if left and identify(left.agent.pid) != left.agent else ())
 
     @property
     def orphans(self) -> frozenset[ProcessId]:
@@ -72,10 +80,11 @@ class Roster:
         return self._orphans
 
     def write(self, mine: Iterable[ProcessId]) -> None:
-        if self._path is None:
+        me = identify(os.getpid())
+        if self._path is None or me is None:
             return
         try:
-            replace_file(self._path, msgspec.json.encode([*self.orphans, *mine]))
+            replace_file(self._path, msgspec.json.encode(_Content(me, [*self.orphans, *mine])))
         except OSError as error:
             log.error("cannot write %s: %s", self._path, error.strerror)
 
@@ -86,14 +95,14 @@ class Roster:
             _terminate(orphan)
         self._orphans = frozenset()
 
-    def _load(self) -> list[ProcessId]:
+    def _load(self) -> _Content | None:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=list[ProcessId]) if self._path else []
+            return msgspec.json.decode(self._path.read_bytes(), type=_Content) if self._path else None
         except FileNotFoundError:
-            return []
-        except (OSError, msgspec.DecodeError) as error:
+            return None
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             log.warning("ignored %s: %s", self._path, error)
-            return []
+            return None
 
 
 def _terminate(process: ProcessId) -> None:

@@ -21,6 +21,7 @@ from ztunnel.feed import Certificate, CertificateMissing
 
 MAX_CONCURRENT = 8  # requests to the CA at once, so that a node's start is not a flood
 BACKOFF_START, BACKOFF_CAP = 1.0, 150.0  # seconds, as in Istio
+MISSING_CAP = 10.0  # seconds: while there is no certificate at all, connections are refused
 FORGET_AFTER = 10.0  # seconds: longer than the HBONE listener of a pod that left lingers
 LONGEST_SLEEP = 60.0  # seconds: the clock may be set, and certificates live by it
 
@@ -153,6 +154,8 @@ class Secrets:
 
     def _refused(self, entry: _Entry, reason: str) -> None:
         wait = entry.backoff.after_failure(random.random())
+        if entry.credential is None:
+            wait = min(wait, MISSING_CAP)
         entry.reason, entry.attempt_at = reason, time.time() + wait
         log.warning("certificate of %s: %s; trying again in %.1f s", entry.identity, reason, wait)
         if entry.credential is None:

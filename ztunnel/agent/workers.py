@@ -92,6 +92,8 @@ class Worker:
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self.process.wait()
+        if self._channel.fileno() >= 0:
+            self._readable()  # its last words
         self._unwatch()
         self.ended.set()
 
