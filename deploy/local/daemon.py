@@ -22,11 +22,13 @@ from deploy.local.addresses import NodeAddresses
 from deploy.local.controllers.loop import ControllerLoop
 from deploy.local.node import registration
 from deploy.local.paths import Instance
-from deploy.local.supervise import Child
+from deploy.local.supervise import Child, bound_log
 from mesh.runtime import logs
 from mesh.runtime.lines import LineWriter
 
 log = logging.getLogger("daemon")
+
+LOG_GLANCE = 10.0  # seconds between looks at the size of logs
 
 
 class Daemon:
@@ -47,6 +49,13 @@ class Daemon:
                 child.changed = lambda child=child: self._note(child)  # type: ignore[misc]
                 tasks.create_task(child.run())
             tasks.create_task(controllers.run())
+            tasks.create_task(self._bound_logs())
+
+    async def _bound_logs(self) -> None:
+        while True:
+            await asyncio.sleep(LOG_GLANCE)
+            for path in self._instance.logs.rglob("*.log"):
+                await asyncio.to_thread(bound_log, path)
 
     def _note(self, child: Child) -> None:
         """Tell `status` how the children fare, and the cluster when a node is without its process."""

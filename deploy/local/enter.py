@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -47,6 +48,7 @@ def become(entry: dict[str, Any]) -> None:
     if entry["hostname"]:
         _make_mounts(entry["binds"], entry["hidden"], entry["hostname"])
     os.chdir(entry["working_directory"])
+    _raise_limits()
     _become_user(entry["user"], entry["group"])
     for number in (signal.SIGPIPE, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
@@ -78,6 +80,13 @@ def _empty(directory: str) -> None:
         if target == directory or target.startswith(directory + "/"):
             syscalls.unmount(target)
     syscalls.mount("tmpfs", directory, "tmpfs", options="size=4k,mode=755")
+
+
+def _raise_limits() -> None:
+    """Container runtimes give containers all the descriptors that they may have; a login session gives 1024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if most != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _become_user(user: int | None, group: int | None) -> None:

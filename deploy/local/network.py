@@ -8,6 +8,7 @@ of its addresses on the node, and a gateway address that every pod shares.
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -76,6 +77,18 @@ def remove_pod(node_netns: Path, pod_netns: Path, link: str) -> None:
     with suppress(FileNotFoundError):
         namespaces.inside(node_netns, lambda: _remove_link(link))
     namespaces.remove(pod_netns)
+
+
+def is_complete(node_netns: Path, pod_netns: Path, link: str) -> bool:
+    """Whether a pod's namespace is there, with addresses and routes: those are what is made last."""
+    if not namespaces.exists(pod_netns):
+        return False
+    return pod_netns == node_netns or namespaces.inside(pod_netns, _has_default_routes)
+
+
+def _has_default_routes() -> bool:
+    with IPRoute() as links:
+        return all(links.get_default_routes(family=family) for family in (socket.AF_INET, socket.AF_INET6))
 
 
 def pod_link(uid: str) -> str:

@@ -23,7 +23,7 @@ log = logging.getLogger("supervisor")
 FIRST_PAUSE = 0.1  # seconds: a ztunnel that died serves again before anybody has given up
 LONGEST_PAUSE = 15.0
 STEADY = 30.0  # one that ran this long and then died gets the first pause again
-LARGEST_LOG = 20 << 20  # bytes; then the older half goes
+LARGEST_LOG = 10 << 20  # bytes, as the kubelet's containerLogMaxSize; then the older half goes
 GRACE = 10.0  # seconds from SIGTERM to SIGKILL
 
 

@@ -67,6 +67,14 @@ class _Pod:
         return Key("Pod", self.object["metadata"]["namespace"], self.object["metadata"]["name"])
 
 
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """What the kernel has: pods whose inbound connections are steered, by uid, and captured ones, by cookie."""
+
+    attached: frozenset[str]
+    captured: frozenset[int]
+
+
 class NodeAgent:
     """`run` until cancelled. Pods are known by their uid."""
 
@@ -110,10 +118,11 @@ class NodeAgent:
         """The pod has ended: returns once it has left the mesh, so that its namespace may go."""
         pod = self._pods.get(uid)
         if pod is None:
+            self._forget(uid)
             return
         pod.leaving = True
         pod.settled.clear()
-        self._disturb(pod)
+        self._disturb(pod, self._kernel())
         await pod.settled.wait()
         if pod.task:
             pod.task.cancel()
@@ -140,48 +149,67 @@ class NodeAgent:
             self.look()
 
     def _take_in(self, uid: str, obj: Object) -> None:
-        netns = self._networks.netns(uid)
-        if netns is None:
-            return
-        try:
-            cookie = netns_cookie(netns)
-        except OSError as error:
-            log.debug("network namespace %s: %s", netns, error)
+        netns, cookie = self._networks.netns(uid), self._cookie(uid)
+        if netns is None or cookie is None:
             return
         pod = self._pods[uid] = _Pod(obj, netns, cookie)
         pod.task = asyncio.create_task(self._tend(uid, pod))
 
     def _sweep(self) -> None:
-        """What an earlier agent left of pods that have gone since."""
-        for name in self._capture.attached_inbound() - self._pods.keys():
-            self._capture.detach_inbound(name)
-        for cookie in self._capture.enrolled() - {pod.cookie for pod in self._pods.values()}:
+        """What an earlier agent left of pods that have gone since. A pod whose object is gone and that still runs, to
+        its end, stays captured."""
+        living = {pod.cookie for pod in self._pods.values()}
+        for uid in self._capture.attached_inbound() - self._pods.keys():
+            cookie = self._cookie(uid)
+            if cookie is None:
+                self._capture.detach_inbound(uid)
+            else:
+                living.add(cookie)
+        for cookie in self._capture.enrolled() - living:
             self._capture.withdraw(cookie)
 
-    def _disturb_all(self) -> None:
-        for pod in self._pods.values():
-            self._disturb(pod)
+    def _forget(self, uid: str) -> None:
+        """A pod that an earlier agent enrolled, and that ended before this one had seen it."""
+        cookie = self._cookie(uid)
+        if cookie is not None:
+            self._capture.withdraw(cookie)
+        self._capture.detach_inbound(uid)
 
-    def _disturb(self, pod: _Pod) -> None:
-        if self._next(pod) is not None:
+    def _cookie(self, uid: str) -> int | None:
+        netns = self._networks.netns(uid)
+        try:
+            return netns_cookie(netns) if netns is not None else None
+        except OSError:
+            return None
+
+    def _disturb_all(self) -> None:
+        kernel = self._kernel()
+        for pod in self._pods.values():
+            self._disturb(pod, kernel)
+
+    def _disturb(self, pod: _Pod, kernel: _Kernel) -> None:
+        if self._next(pod, kernel) is not None:
             pod.settled.clear()
         pod.disturbed.set()
 
+    def _kernel(self) -> _Kernel:
+        return _Kernel(self._capture.attached_inbound(), self._capture.enrolled())
+
     def _members(self) -> Iterator[Member]:
         """Those that ztunnel is to serve: all that are wanted in the mesh, and all that still are captured."""
-        captured = self._capture.enrolled()
+        kernel = self._kernel()
         for uid, pod in self._pods.items():
-            if not pod.leaving and (self._wanted(pod) or pod.cookie in captured):
+            if not pod.leaving and (self._wanted(pod, kernel) or pod.cookie in kernel.captured):
                 pod.announced = True
                 yield _member(uid, pod)
 
-    def _wanted(self, pod: _Pod) -> bool:
+    def _wanted(self, pod: _Pod, kernel: _Kernel) -> bool:
         if pod.leaving or pod.object.get("status", {}).get("phase") in ("Succeeded", "Failed"):
             return False
         metadata, spec = pod.object["metadata"], pod.object["spec"]
         namespace = self._mirror.get("Namespace", "", metadata["namespace"])
         if namespace is None:  # going, and its pods with it: they stay what they are until they have ended
-            return pod.cookie in self._capture.enrolled()
+            return pod.cookie in kernel.captured
         found = decide(
             metadata["namespace"],
             namespace["metadata"].get("labels") or {},
@@ -191,10 +219,10 @@ class NodeAgent:
         )
         return found.wanted
 
-    def _next(self, pod: _Pod) -> Step | None:
-        return next_step(self._wanted(pod), self._observe(pod))
+    def _next(self, pod: _Pod, kernel: _Kernel) -> Step | None:
+        return next_step(self._wanted(pod, kernel), self._observe(pod, kernel))
 
-    def _observe(self, pod: _Pod) -> Observed:
+    def _observe(self, pod: _Pod, kernel: _Kernel) -> Observed:
         uid = pod.object["metadata"]["uid"]
         present = self._mirror.get(*_triple(pod.key))
         same = present is not None and present["metadata"]["uid"] == uid
@@ -203,9 +231,10 @@ class NodeAgent:
         return Observed(
             served=self._zds.serves(uid),
             announced=pod.announced,
-            attached=uid in self._capture.attached_inbound(),
-            captured=pod.cookie in self._capture.enrolled(),
+            attached=uid in kernel.attached,
+            captured=pod.cookie in kernel.captured,
             annotation=annotations.get(REDIRECTION),
+            gone=not same,
             problem=pod.problem,
             confessed=annotations.get(REASON, ""),
             impatient=bool(pod.problem) and waited > PATIENCE,
@@ -216,7 +245,7 @@ class NodeAgent:
         backoff = Backoff(FIRST_RETRY, LONGEST_RETRY)
         while True:
             pod.disturbed.clear()
-            step = self._next(pod)
+            step = self._next(pod, self._kernel())
             if step is None:
                 backoff.succeeded()
                 pod.settled.set()
@@ -280,7 +309,8 @@ class NodeAgent:
 
     def enrolled(self) -> frozenset[str]:
         """The uids of the pods of which no packet can pass ztunnel by."""
-        return frozenset(uid for uid, pod in self._pods.items() if is_enrolled(self._observe(pod)))
+        kernel = self._kernel()
+        return frozenset(uid for uid, pod in self._pods.items() if is_enrolled(self._observe(pod, kernel)))
 
 
 def _member(uid: str, pod: _Pod) -> Member:

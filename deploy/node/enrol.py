@@ -37,6 +37,7 @@ class Observed:
     attached: bool = False
     captured: bool = False
     annotation: str | None = None
+    gone: bool = False  # its object is deleted, it still runs: nobody reads its annotations any more
     problem: str = ""  # why ztunnel does not serve it
     confessed: str = ""  # the problem that the pod's annotations tell of
     impatient: bool = False  # it has had this problem for too long to go on in plain text
@@ -59,7 +60,7 @@ def _joining(pod: Observed) -> Step | None:
         return Step.ATTACH
     if not pod.captured:
         return Step.CAPTURE
-    return Step.PUBLISH if pod.annotation != REDIRECTION_ENABLED else None
+    return Step.PUBLISH if pod.annotation != REDIRECTION_ENABLED and not pod.gone else None
 
 
 def _not_served(pod: Observed) -> Step:
@@ -70,13 +71,13 @@ def _not_served(pod: Observed) -> Step:
     if pod.impatient and not pod.captured:
         return Step.CAPTURE
     was_enrolled = pod.annotation == REDIRECTION_ENABLED and is_enrolled(pod)
-    if pod.problem and pod.confessed != pod.problem and not was_enrolled:
+    if pod.problem and pod.confessed != pod.problem and not was_enrolled and not pod.gone:
         return Step.CONFESS
     return Step.ANNOUNCE
 
 
 def _leaving(pod: Observed) -> Step | None:
-    if pod.annotation is not None:
+    if pod.annotation is not None and not pod.gone:
         return Step.UNPUBLISH
     if pod.captured:
         return Step.WITHDRAW

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from controller.store.interface import Object
 from deploy.local.controllers.actions import (
@@ -25,7 +25,6 @@ from deploy.local.controllers.deployments import HASH_LABEL
 
 def reconcile(picture: Picture, now: str) -> Iterator[Action]:
     nodes = [each for each in picture.of("Node") if condition(each, "Ready")]
-    namespaces = {each["metadata"]["name"] for each in picture.of("Namespace")}
     pods = [each for each in picture.of("Pod") if not is_terminal(each) and not is_terminating(each)]
     load = Counter(each["spec"].get("nodeName", "") for each in pods)
     peers = Counter((each["spec"].get("nodeName", ""), _group(each)) for each in pods)
@@ -33,9 +32,10 @@ def reconcile(picture: Picture, now: str) -> Iterator[Action]:
         if pod["spec"].get("nodeName"):
             yield from _check_name(pod, picture, now)
             continue
-        fitting = [node for node in nodes if _fits(pod, node)] if namespace(pod) in namespaces else []
-        if not fitting:
-            yield from _unschedulable(pod, _reason(pod, nodes, namespaces), now)
+        fitting = [node for node in nodes if _fits(pod, node)]
+        problem = _dangling(pod, picture) or _unfit(pod, nodes, fitting)
+        if problem:
+            yield from _unschedulable(pod, problem, now)
             continue
         chosen = min((node["metadata"]["name"] for node in fitting), key=_emptiest(pod, peers, load))
         load[chosen] += 1
@@ -43,7 +43,9 @@ def reconcile(picture: Picture, now: str) -> Iterator[Action]:
         yield Merge(key(pod), uid(pod), {"spec": {"nodeName": chosen}})
 
 
-def _emptiest(pod: Object, peers: Counter[tuple[str, str]], load: Counter[str]):  # type: ignore[no-untyped-def]
+def _emptiest(
+    pod: Object, peers: Counter[tuple[str, str]], load: Counter[str]
+) -> Callable[[str], tuple[int, int, str]]:
     return lambda name: (peers[name, _group(pod)], load[name], name)
 
 
@@ -57,9 +59,19 @@ def _fits(pod: Object, node: Object) -> bool:
     return wanted.items() <= dict(labels(node)).items()
 
 
-def _reason(pod: Object, nodes: Sequence[Object], namespaces: set[str]) -> str:
-    if namespace(pod) not in namespaces:
-        return f"there is no namespace {namespace(pod)}"
+def _dangling(pod: Object, picture: Picture) -> str:
+    """What the pod refers to and is not there: Kubernetes would not let it in. It may still come."""
+    space, account = namespace(pod), pod["spec"].get("serviceAccountName") or "default"
+    if ("", space) not in picture.names("Namespace"):
+        return f"there is no namespace {space}"
+    if (space, account) not in picture.names("ServiceAccount"):
+        return f"spec.serviceAccountName: there is no service account {account} in namespace {space}"
+    return ""
+
+
+def _unfit(pod: Object, nodes: Sequence[Object], fitting: Sequence[Object]) -> str:
+    if fitting:
+        return ""
     if not nodes:
         return "no node is ready"
     return f"no node has the labels of spec.nodeSelector: {dict(pod['spec'].get('nodeSelector') or {})}"

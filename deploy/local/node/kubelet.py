@@ -7,14 +7,13 @@ import logging
 import shutil
 
 from controller.store.interface import Key, NotFound, Object, StoreError
+from deploy.local import processes
 from deploy.local.node.pod_worker import Home, PodWorker
-from deploy.local.supervise import bound_log
 from deploy.mirror import Mirror
 
 log = logging.getLogger("kubelet")
 
-LARGEST_POD_LOG = 10 << 20  # bytes per container, as the kubelet's containerLogMaxSize
-LOG_GLANCE = 10.0  # seconds between looks at the size of logs
+LEFTOVER_GRACE = 5.0  # seconds from SIGTERM to SIGKILL for a pod of which nothing but its processes is left
 
 
 class Kubelet:
@@ -28,14 +27,12 @@ class Kubelet:
     async def run(self) -> None:
         await self._mirror.synced.wait()
         changed = self._mirror.listen()
-        trimming = asyncio.create_task(self._trim_logs())
         try:
             while True:
                 await changed.wait()
                 changed.clear()
                 self._reconcile()
         finally:
-            trimming.cancel()
             for worker in self._workers.values():
                 worker.abandon()
 
@@ -70,6 +67,7 @@ class Kubelet:
         if worker is not None:
             await worker.terminate()
         else:  # left by an earlier node process
+            await processes.stop(self._home.instance.node(self._home.node.name).pod_cgroup(uid), LEFTOVER_GRACE)
             await self._home.gate.released(uid)
             await asyncio.to_thread(self._home.sandboxes.remove, uid)
         if worker is not None:
@@ -87,12 +85,6 @@ class Kubelet:
         metadata = pod["metadata"]
         if self._mirror.get("Pod", metadata["namespace"], metadata["name"]) is None:
             shutil.rmtree(self._home.instance.pod_logs(metadata["namespace"], metadata["name"]), ignore_errors=True)
-
-    async def _trim_logs(self) -> None:
-        while True:
-            await asyncio.sleep(LOG_GLANCE)
-            for path in (self._home.instance.logs / "pods").glob("*/*/*.log"):
-                bound_log(path, LARGEST_POD_LOG)
 
 
 def _is_over(pod: Object) -> bool:

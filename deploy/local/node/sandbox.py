@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +47,11 @@ class Sandboxes:
     def __init__(self, instance: Instance, node: NodeAddresses) -> None:
         self._instance, self._node = instance, node
         self._paths: NodePaths = instance.node(node.name)
-        self._by_uid = {sandbox.uid: sandbox for sandbox in _read_all(self._paths.sandboxes)}
+        self._turn = threading.Lock()  # makers and removers are threads, and one may outlive who waited for it
+        self._by_uid = {each.uid: each for each in _read_all(self._paths.sandboxes)}
+        for each in list(self._by_uid.values()):
+            if not network.is_complete(self._paths.netns, each.netns, each.link):  # a crash came half way
+                self.remove(each.uid)
         self._last = max((sandbox.place for sandbox in self._by_uid.values()), default=1)
 
     def all(self) -> tuple[Sandbox, ...]:
@@ -63,31 +68,41 @@ class Sandboxes:
     def make(self, pod: Mapping[str, Any]) -> Sandbox:
         """The pod's sandbox, made if need be; blocks for some milliseconds. Raises ValueError: no address is free."""
         uid = pod["metadata"]["uid"]
-        if uid in self._by_uid:
-            return self._by_uid[uid]
-        sandbox = self._plan(pod)
-        sandbox.directory.mkdir(parents=True, exist_ok=True)
-        _write(sandbox)
-        self._by_uid[uid] = sandbox
-        network.remove_pod(self._paths.netns, sandbox.netns, sandbox.link)  # what a crash half way left
-        network.add_pod(self._paths.netns, sandbox.netns, sandbox.link, sandbox.addresses, self._node.address)
-        _write_files(pod, sandbox)
-        return sandbox
+        with self._turn:
+            sandbox = self._by_uid.get(uid) or self._plan(pod)
+            if uid not in self._by_uid:
+                self._make(sandbox)
+            _write_files(pod, sandbox)
+            return sandbox
 
     def remove(self, uid: str) -> None:
-        sandbox = self._by_uid.get(uid)
-        if sandbox is None:
-            return
-        cgroups.remove(self._paths.pod_cgroup(uid))
-        network.remove_pod(self._paths.netns, sandbox.netns, sandbox.link)
-        shutil.rmtree(sandbox.directory, ignore_errors=True)
-        del self._by_uid[uid]
+        """Kills what still runs in it. Raises TimeoutError."""
+        with self._turn:
+            sandbox = self._by_uid.get(uid)
+            if sandbox is None:
+                return
+            cgroups.remove(self._paths.pod_cgroup(uid))
+            if sandbox.netns != self._paths.netns:
+                network.remove_pod(self._paths.netns, sandbox.netns, sandbox.link)
+            shutil.rmtree(sandbox.directory, ignore_errors=True)
+            del self._by_uid[uid]
+
+    def _make(self, sandbox: Sandbox) -> None:
+        sandbox.directory.mkdir(parents=True, exist_ok=True)
+        _write(sandbox)
+        if sandbox.netns != self._paths.netns:
+            network.add_pod(self._paths.netns, sandbox.netns, sandbox.link, sandbox.addresses, self._node.address)
+        self._by_uid[sandbox.uid] = sandbox
 
     def surroundings(self, pod: Mapping[str, Any], sandbox: Sandbox) -> Surroundings:
         return surroundings(self._instance, self._node, pod, sandbox)
 
     def _plan(self, pod: Mapping[str, Any]) -> Sandbox:
         metadata = pod["metadata"]
+        directory = self._paths.sandboxes / metadata["uid"]
+        if pod["spec"].get("hostNetwork"):
+            own = self._node.address, self._paths.netns
+            return Sandbox(metadata["uid"], metadata["namespace"], metadata["name"], 0, *own, directory)
         used = {sandbox.place for sandbox in self._by_uid.values()}
         self._last, addresses = pod_addresses(self._node, used, self._last)
         return Sandbox(
@@ -98,7 +113,7 @@ class Sandboxes:
             addresses=addresses,
             # The uid tells a pod from an earlier one of the same name that is still ending.
             netns=self._instance.netns(metadata["namespace"], metadata["name"], metadata["uid"][:4]),
-            directory=self._paths.sandboxes / metadata["uid"],
+            directory=directory,
         )
 
 
