@@ -170,8 +170,7 @@ def test_changes_of_several_processes_are_all_kept(store: DirectoryStore) -> Non
     run(store.apply(namespace(count="0")))
     program = (
         "import asyncio, sys\n"
-        "from controller.store import watching as watching_module
-from controller.store.directory import DirectoryStore\n"
+        "from controller.store.directory import DirectoryStore\n"
         "from controller.store.interface import Key\n"
         "def edit(obj):\n"
         "    labels = obj['metadata']['labels']\n"
