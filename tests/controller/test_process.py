@@ -18,7 +18,7 @@ from controller.store.interface import Key
 from controller.store.kinds import POD
 from mesh.model.workload import TunnelProtocol, Workload
 from tests.compile.objects import endpoint_slice, namespace, node, pod, service, to_pod
-from tests.controller.process import Controller, Ztunnel, controller, free_port, run
+from tests.controller.process import PATIENCE, Controller, Ztunnel, controller, free_port, run
 
 UID = "Kubernetes//Pod/shop/web-1"
 WEB = Key("Pod", "shop", "web-1")
@@ -130,8 +130,7 @@ def test_what_is_wrong_is_in_the_status_the_condition_and_nowhere_else(tmp_path:
                 lambda status: (len(status["problems"]), status["published"]["workloads"]) == (2, 2)
             )
             assert {problem["name"] for problem in status["problems"]} == {"web-2"}
-            condition = await _condition(found, "web-2", "False")
-            assert "10.1.0.1 is the address of Pod shop/web-1 already" in condition["message"]
+            await _condition(found, "web-2", "False", "10.1.0.1 is the address of Pod shop/web-1 already")
             await found.store.delete(WEB)
 
             def correct(obj: dict[str, Any]) -> None:
@@ -147,13 +146,14 @@ def test_what_is_wrong_is_in_the_status_the_condition_and_nowhere_else(tmp_path:
     run(scenario())
 
 
-async def _condition(found: Controller, name: str, status: str) -> dict[str, str]:
-    async with asyncio.timeout(20):
+async def _condition(found: Controller, name: str, status: str, message: str = "") -> None:
+    """Waits until the pod has the condition, with a message that holds `message`."""
+    wanted = ("ambit.io/Accepted", status)
+    async with asyncio.timeout(PATIENCE):
         while True:
             conditions = (await found.store.get(POD, name, "shop"))["status"]["conditions"]
-            matching = [each for each in conditions if (each["type"], each["status"]) == ("ambit.io/Accepted", status)]
-            if matching:
-                return dict(matching[0])
+            if any((each["type"], each["status"]) == wanted and message in each["message"] for each in conditions[1:]):
+                return
             await asyncio.sleep(0.02)
 
 
