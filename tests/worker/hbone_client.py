@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import tempfile
@@ -84,11 +85,10 @@ class HboneClient:
                     return event
             self._read()
 
-    def close(self) -> None:
-        self._sock.close()
-
-    def read(self) -> bytes:
-        return self._sock.recv(65536)
+    def wait_for_close(self) -> None:
+        with contextlib.suppress(EOFError, ConnectionError):
+            while True:
+                self._read()
 
     def _data(self, stream: int) -> bytes:
         return b"".join(e.data for e in self.events if isinstance(e, DataReceived) and e.stream_id == stream)
