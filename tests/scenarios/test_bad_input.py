@@ -12,11 +12,11 @@ pytestmark = pytest.mark.root
 POD = "apiVersion: v1\nkind: Pod\nmetadata: {name: bad, namespace: meshed}\nspec:\n"
 
 MANIFESTS = {
-    "malformed YAML": ("kind: [Pod\n", ["standard input", "line"]),
+    "malformed YAML": ("kind: [Pod\n", ["standard input:6:"]),
     "not an object": ("- just\n- a list\n", ["standard input"]),
     "no kind": ("apiVersion: v1\nmetadata: {name: x}\n", ["kind"]),
     "unknown kind": ("apiVersion: v1\nkind: Pood\nmetadata: {name: x}\n", ["Pood"]),
-    "no name": ("apiVersion: v1\nkind: Namespace\nmetadata: {}\n", ["metadata.name"]),
+    "no name": ("apiVersion: v1\nkind: Namespace\nmetadata: {}\n", ["metadata", "name"]),
     "bad name": ("apiVersion: v1\nkind: Namespace\nmetadata: {name: Bad_Name}\n", ["Bad_Name", "metadata.name"]),
     "wrong type": (
         "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: eighty}]}\n",
