@@ -125,7 +125,9 @@ class HeaderDecoder:
                 ErrorCode.ENHANCE_YOUR_CALM, "a header list far beyond the advertised size"
             ) from None
         except (hpack.HPACKError, IndexError, ValueError) as error:
-            raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, f"a header block cannot be decoded: {error}") from None
+            # The library's words hold memory addresses, which are nothing for a peer.
+            reason = f"a header block cannot be decoded ({type(error).__name__})"
+            raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, reason) from error
         return [(_text(name), _text(value)) for name, value in fields]
 
 

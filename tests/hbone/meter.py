@@ -26,9 +26,9 @@ class Meter:
         whole = 0
         for frame in wire.read(self._heard):
             whole += 9 + len(frame.payload)
-            if frame.kind == wire.UPDATE:
-                self._granted(frame.stream, struct.unpack(">I", frame.payload)[0])
-            elif frame.kind == wire.SETTINGS and not frame.flags & wire.ACK:
+            if frame.kind == wire.UPDATE and len(frame.payload) == 4:
+                self._granted(frame.stream, struct.unpack(">I", frame.payload)[0] & 0x7FFFFFFF)
+            elif frame.kind == wire.SETTINGS and not frame.flags & wire.ACK and len(frame.payload) % 6 == 0:
                 for name, value in struct.iter_unpack(">HI", frame.payload):
                     self._setting(name, value)
         skipped = len(wire.PREFACE) if self._heard.startswith(wire.PREFACE) else 0
