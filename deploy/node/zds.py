@@ -157,24 +157,21 @@ class ZdsServer:
             while True:
                 stream, _ = await asyncio.get_running_loop().sock_accept(listener)
                 stream.setblocking(False)
-                if len(self._connections) >= MOST_CONNECTIONS:
+                if len(self._tasks) >= MOST_CONNECTIONS:
                     stream.close()
                     continue
                 task = asyncio.create_task(self._welcome(Connection(stream)))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
-    def forget(self, uid: str) -> None:
-        """The pod has another network namespace now: it must be handed over again."""
-        for connection in self._connections:
-            connection.served.discard(uid)
+    @property
+    def connected(self) -> int:
+        """How many ztunnels are served."""
+        return len(self._connections)
 
     def serves(self, uid: str) -> bool:
         """Whether the newest ztunnel has said that it serves the pod."""
         return bool(self._connections) and uid in self._connections[-1].served
-
-    def knows(self, uid: str) -> bool:
-        return any(uid in each.served for each in self._connections)
 
     async def add(self, member: Member) -> None:
         """Raises NotServed, OSError."""

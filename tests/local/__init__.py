@@ -1,0 +1,1 @@
+"""Local mode: its decisions, and small real meshes."""
