@@ -38,6 +38,9 @@ class Certificate(Message, frozen=True):
     private_key: bytes
     roots: bytes
 
+    def __repr__(self) -> str:
+        return f"Certificate({self.identity})"  # the key has no business in a log
+
 
 class CertificateMissing(Message, frozen=True):
     """There is no valid certificate for an identity: connections that need it are refused, for this reason."""

@@ -74,7 +74,10 @@ class _Handler(logging.Handler):
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if isinstance(value, int | float) else json.dumps(text, ensure_ascii=False)
+    if isinstance(value, int | float):
+        return text
+    plain = text.isprintable() and '"' not in text and "\\" not in text  # nearly all: no need for the encoder
+    return f'"{text}"' if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _one_line(text: str) -> str:

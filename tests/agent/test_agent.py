@@ -172,7 +172,7 @@ def test_certificates_are_asked_for_as_istio_does_and_renewed_at_half_life(node:
 
 
 def test_an_old_certificate_is_kept_while_the_ca_refuses_but_not_past_its_end(node: Node, web: TestPod) -> None:
-    node.control.lifetime = timedelta(seconds=6)
+    node.control.lifetime = timedelta(seconds=4)
     node.start()
     node.agent.start_with(web)
     first = leaf(node)["serialNumber"]

@@ -41,6 +41,7 @@ from ztunnel.feed import (
 )
 
 ROSTER = "workers.json"
+WORKER_STARTS = "a worker is starting"
 PREPARE_WITHIN = 2.0  # seconds that a pod's start may wait for its certificate
 
 log = logging.getLogger("agent")
@@ -61,7 +62,9 @@ class Agent:
         self._snapshot = Snapshot(directory) if directory else None
         self._keeper = Keeper(self._snapshot, self._mesh_to_keep, self._secrets.credentials) if self._snapshot else None
         self._roster = Roster(directory and directory / ROSTER)
-        self._workers = Workers(config.process.workers, self._everything, self._told, self._roster)
+        self._workers = Workers(
+            config.process.workers, self._everything, self._told, self._workers_changed, self._roster
+        )
         self._pods = Pods(
             config.node.cluster_id,
             SocketOptions(config.inpod.ipv6, config.inpod.port_reuse),
@@ -70,7 +73,9 @@ class Agent:
             self._pods_changed,
         )
         self._readiness = Readiness(
-            mesh="mesh state not known yet", node_agent=f"no word from the node agent at {config.inpod.zds_path} yet"
+            mesh="mesh state not known yet",
+            node_agent=f"no word from the node agent at {config.inpod.zds_path} yet",
+            workers=WORKER_STARTS,
         )
         self._enrolment = Enrolment(config.inpod.zds_path, self._pods, self._node_agent, self._prepared)
         self._inquiry = Inquiry(self._ask)
@@ -149,6 +154,12 @@ class Agent:
             return
         self._readiness.met("pods")
         self._replace_predecessor()
+
+    def _workers_changed(self) -> None:
+        if self._workers.ready:
+            self._readiness.met("workers")
+        else:
+            self._readiness.wait_for("workers", WORKER_STARTS)
 
     def _node_agent(self, trouble: str) -> None:
         if trouble:

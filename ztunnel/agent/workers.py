@@ -31,6 +31,7 @@ class Worker:
         self, process: subprocess.Popen[bytes], channel: AgentChannel, receive: Callable[[ToAgent], None]
     ) -> None:
         self.process = process
+        self.ready = False  # it has taken in what was known when it started
         self.serving: frozenset[WorkloadUid] = frozenset()
         self.failed: dict[WorkloadUid, str] = {}
         self.ended = asyncio.Event()
@@ -78,6 +79,7 @@ class Worker:
     def _note(self, message: ToAgent) -> None:
         match message:
             case Ready(pods=pods):
+                self.ready = True
                 self.serving = frozenset(pods)
             case PodFailed(uid=uid, reason=reason):
                 self.failed[uid] = reason
@@ -106,14 +108,21 @@ class Worker:
 
 
 class Workers:
-    """`state` gives all that a new worker has to know, in order; `receive` takes what workers say."""
+    """`state` gives all that a new worker has to know, in order; `receive` takes what workers say; `changed` is called
+    when one has started to serve or has ended."""
 
     def __init__(
-        self, count: int, state: Callable[[], Iterable[Parcel]], receive: Callable[[ToAgent], None], roster: Roster
+        self,
+        count: int,
+        state: Callable[[], Iterable[Parcel]],
+        receive: Callable[[ToAgent], None],
+        changed: Callable[[], None],
+        roster: Roster,
     ) -> None:
         self._count = count
         self._state = state
         self._receive_further = receive
+        self._changed = changed
         self._roster = roster
         self._workers: dict[int, Worker] = {}  # by slot
         self._tasks: list[asyncio.Task[None]] = []
@@ -131,6 +140,10 @@ class Workers:
     @property
     def running(self) -> int:
         return len(self._workers)
+
+    @property
+    def ready(self) -> bool:
+        return self.running == self._count and all(worker.ready for worker in self._workers.values())
 
     async def served(self, uid: WorkloadUid) -> str:
         """Waits until every worker serves a pod, or one says why it cannot: "" or that reason."""
@@ -215,6 +228,7 @@ class Workers:
                 self._waiting.discard(future)
 
     def _wake(self) -> None:
+        self._changed()
         for future in self._waiting:
             if not future.done():
                 future.set_result(None)
