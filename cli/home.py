@@ -5,6 +5,7 @@ Local mode enters the node's network namespace. Nothing else in the CLI knows th
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import socket
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cli.errors import fail
+from controller.store.interface import Kind, Object
 from deploy.local import api
 from mesh.model.ports import ADMIN
 
@@ -26,6 +28,9 @@ class Home(Protocol):
 
     def processes(self) -> dict[str, Any]:
         """What runs the mesh: by part its pid (0: not running), starts and lastEnd."""
+
+    def objects(self, kind: Kind) -> Sequence[Object]:
+        """All objects of a kind, in all namespaces."""
 
     def connect(self, node: str, port: int) -> socket.socket:
         """A TCP connection to a loopback port of a node. Raises OSError."""
@@ -41,6 +46,9 @@ class LocalHome:
 
     def processes(self) -> dict[str, Any]:
         return dict(api.status()["processes"])
+
+    def objects(self, kind: Kind) -> Sequence[Object]:
+        return asyncio.run(api.open_store().list(kind))
 
     def connect(self, node: str, port: int) -> socket.socket:
         """`node` may be the controller."""

@@ -12,6 +12,9 @@ import typer
 from cli.errors import WRONG
 from cli.home import CONTROLLER, CONTROLLER_ADMIN, Home, ask_or_raise, home
 from cli.output import Format, document, table
+from controller.store import kinds
+from controller.store.interface import Object
+from mesh.model.enrolment import REDIRECTION, REDIRECTION_ENABLED, REDIRECTION_REASON, decide
 
 Json = Mapping[str, Any]
 UP = "Up"  # ztunnel's word for a pod that it serves (config_dump workloadState)
@@ -26,12 +29,23 @@ class Node:
     synced: str = ""
 
 
+@dataclass(frozen=True)
+class Enrolled:
+    """A pod that its labels want in the mesh, or that is (still) in it."""
+
+    pod: str
+    node: str
+    state: str  # the annotation that the node agent writes: enabled, pending, or nothing yet
+    because: str
+
+
 @dataclass
 class Report:
     """Everything that `ambit status` says."""
 
     parts: dict[str, Any] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
+    enrolled: list[Enrolled] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -62,6 +76,8 @@ def look(place: Home) -> Report:
         dump = _answer(place, report, name, "/config_dump")
         report.nodes.append(_node(name, dump, controller))
         report.problems += _node_problems(name, dump)
+    report.enrolled = _enrolments(place)
+    report.problems += _enrolment_problems(report.enrolled)
     return report
 
 
@@ -102,10 +118,34 @@ def _controller_problems(controller: Json) -> Iterable[str]:
                 yield f"ztunnel of {ztunnel['node']} rejected {name}: {each['rejection']}"
 
 
+def _enrolment(pod: Object, namespace: Object) -> Enrolled | None:
+    metadata, spec = pod["metadata"], pod["spec"]
+    annotations = metadata.get("annotations") or {}
+    labels = namespace.get("metadata", {}).get("labels") or {}
+    wanted = decide(
+        metadata["namespace"], labels, metadata.get("labels") or {}, annotations, bool(spec.get("hostNetwork"))
+    )
+    state = annotations.get(REDIRECTION, "")
+    ended = pod.get("status", {}).get("phase") in ("Succeeded", "Failed")
+    if ended or not (wanted.wanted or state):
+        return None
+    name = f"{metadata['namespace']}/{metadata['name']}"
+    return Enrolled(name, spec.get("nodeName", ""), state, annotations.get(REDIRECTION_REASON) or wanted.reason)
+
+
+def _enrolments(place: Home) -> list[Enrolled]:
+    namespaces = {each["metadata"]["name"]: each for each in place.objects(kinds.NAMESPACE)}
+    found = (_enrolment(pod, namespaces.get(pod["metadata"]["namespace"], {})) for pod in place.objects(kinds.POD))
+    return sorted(filter(None, found), key=lambda each: each.pod)
+
+
+def _enrolment_problems(enrolled: Iterable[Enrolled]) -> Iterable[str]:
+    for each in enrolled:
+        if each.state != REDIRECTION_ENABLED:
+            yield f"pod {each.pod} is to be in the mesh and is not yet: {each.because}"
+
+
 def _node_problems(node: str, dump: Json) -> Iterable[str]:
-    for uid, pod in dump.get("workloadState", {}).items():
-        if pod["state"] != UP:
-            yield f"{node}: pod {uid} is enrolled and not served: {pod.get('reason') or pod['state']}"
     for certificate in dump.get("certificates", []):
         if certificate["state"] != "Available":
             yield f"{node}: certificate of {certificate['identity']}: {certificate['state']}"
@@ -122,6 +162,12 @@ def _print(report: Report) -> None:
         ((node.name, node.ztunnel, node.synced, node.pods, node.connections) for node in report.nodes),
     )
     print()
+    if report.enrolled:
+        table(
+            ("POD", "NODE", "MESH", "BECAUSE"),
+            ((each.pod, each.node, each.state or "not yet", each.because) for each in report.enrolled),
+        )
+        print()
     if not report.problems:
         print("Nothing is wrong.")
     for problem in report.problems:

@@ -19,12 +19,11 @@ from deploy.mirror import Mirror
 from deploy.node.enrol import Observed, Step, is_enrolled, next_step
 from deploy.node.zds import Member, NotServed, ZdsServer
 from ebpf.netns import netns_cookie
-from mesh.model.enrolment import REDIRECTION, REDIRECTION_ENABLED, REDIRECTION_PENDING, decide
+from mesh.model.enrolment import REDIRECTION, REDIRECTION_ENABLED, REDIRECTION_PENDING, REDIRECTION_REASON, decide
 from mesh.runtime.backoff import Backoff
 
 log = logging.getLogger("node-agent")
 
-REASON = "ambit.io/redirection-reason"  # annotation: why a pod is not enrolled yet
 PATIENCE = 5.0  # seconds a running pod goes on in plain text while ztunnel cannot take it; a restart takes two
 FIRST_RETRY, LONGEST_RETRY = 0.05, 5.0  # seconds; Istio's agent has the same cap
 
@@ -277,11 +276,11 @@ class NodeAgent:
             case Step.CAPTURE:
                 self._capture.enrol(pod.cookie)
             case Step.PUBLISH:
-                await self._annotate(pod, {REDIRECTION: REDIRECTION_ENABLED, REASON: None})
+                await self._annotate(pod, {REDIRECTION: REDIRECTION_ENABLED, REDIRECTION_REASON: None})
             case Step.CONFESS:
-                await self._annotate(pod, {REDIRECTION: REDIRECTION_PENDING, REASON: pod.problem})
+                await self._annotate(pod, {REDIRECTION: REDIRECTION_PENDING, REDIRECTION_REASON: pod.problem})
             case Step.UNPUBLISH:
-                await self._annotate(pod, {REDIRECTION: None, REASON: None})
+                await self._annotate(pod, {REDIRECTION: None, REDIRECTION_REASON: None})
             case Step.WITHDRAW:
                 self._capture.withdraw(pod.cookie)
             case Step.DETACH:

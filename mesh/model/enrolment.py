@@ -15,6 +15,7 @@ SIDECAR_STATUS = "sidecar.istio.io/status"
 REDIRECTION = "ambient.istio.io/redirection"  # written by the node agent: what is true now
 REDIRECTION_ENABLED = "enabled"
 REDIRECTION_PENDING = "pending"
+REDIRECTION_REASON = "ambit.io/redirection-reason"  # why a pod is not enrolled yet
 EXCLUDED_NAMESPACES = frozenset({"kube-system"})
 SYSTEM_NAMESPACE = "ambit-system"
 
