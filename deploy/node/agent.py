@@ -235,7 +235,7 @@ class NodeAgent:
             annotation=annotations.get(REDIRECTION),
             gone=not same,
             problem=pod.problem,
-            confessed=annotations.get(REASON, ""),
+            confessed=annotations.get(REDIRECTION_REASON, ""),
             impatient=bool(pod.problem) and waited > PATIENCE,
         )
 
