@@ -24,7 +24,7 @@ from mesh.model.identity import SpiffeId
 from mesh.model.update import MeshUpdate
 from mesh.model.workload import TunnelProtocol, Workload, WorkloadUid
 from tests.identity.certificates_for_tests import Issuer
-from ztunnel.agent.sockets import open_sockets
+from ztunnel.agent.sockets import PodSockets, open_sockets
 from ztunnel.channel import AgentChannel, ChannelBroken
 from ztunnel.feed import (
     Certificate,
@@ -95,6 +95,10 @@ class Pod:
         sock.settimeout(PATIENCE)
         return sock
 
+    def open_sockets(self) -> PodSockets:
+        """What the agent opens for the worker."""
+        return in_netns(self.netns, lambda: open_sockets(True, True))
+
     def listen(self, port: int, family: int = V4, host: str = "") -> socket.socket:
         listener = self.socket(family)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -122,11 +126,13 @@ class Pod:
 class Worker:
     """A worker process and the agent's end of its feed."""
 
-    def __init__(self, ledger: Path, **environment: str) -> None:
+    def __init__(self, command: list[str], before: Callable[[], None] | None = None, **environment: str) -> None:
+        """`command` gets the number of its descriptor as last argument; `before` runs in the new process."""
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.worker.ledger_worker", str(ledger), str(theirs.fileno())],
+                [*command, str(theirs.fileno())],
+                preexec_fn=before,
                 cwd=ROOT,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
                 pass_fds=[theirs.fileno()],
@@ -145,8 +151,8 @@ class Worker:
             time.sleep(0.001)
 
     def serve(self, pod: Pod) -> None:
-        """Enrols a pod: returns when it is served."""
-        sockets = in_netns(pod.netns, lambda: open_sockets(True, True))
+        """Returns when the pod is served."""
+        sockets = pod.open_sockets()
         self.tell(
             PodAdded(
                 pod.uid, pod.name, "shop", pod.identity.service_account, pod.cookie, sockets.addresses, sockets.roles
@@ -233,13 +239,17 @@ class Node:
 
     def worker(self, *pods: Pod, **environment: str) -> Worker:
         """A worker that knows both pods and serves the given ones."""
-        worker = Worker(self.ledger, **environment)
+        worker = self._start(**environment)
         self.workers.append(worker)
         worker.update(self.a.workload(), self.b.workload())
         for pod in pods:
             worker.certify(pod.identity, self.certificate(pod.identity))
             worker.serve(pod)
         return worker
+
+    def _start(self, **environment: str) -> Worker:
+        command = [sys.executable, "-m", "tests.worker.ledger_worker", str(self.ledger)]
+        return Worker(command, **environment)
 
     def certificate(self, identity: SpiffeId, **options: object) -> TlsIdentity:
         return self.authority.identity(str(identity), **options)
