@@ -53,9 +53,9 @@ class Meter:
             self.connection += increment
 
     def _setting(self, name: int, value: int) -> None:
-        if name == 4:
+        if name == 4 and value < 1 << 31:
             for stream in self.streams:
                 self.streams[stream] += value - self.initial
             self.initial = value
-        elif name == 5:
+        elif name == 5 and 16384 <= value < 1 << 24:
             self.max_frame = value
