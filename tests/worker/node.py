@@ -353,6 +353,16 @@ def read_exactly(sock: socket.socket, size: int) -> bytes:
     return bytes(data)
 
 
+def is_reset(dial: Callable[[], socket.socket]) -> bool:
+    """Whether a connection is accepted by the mesh and then refused: told by connect() itself if it is fast enough."""
+    try:
+        with dial() as sock:
+            sock.recv(1)
+    except ConnectionResetError:
+        return True
+    return False
+
+
 def reset(sock: socket.socket) -> None:
     """Closes with RST."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")

@@ -13,7 +13,7 @@ from mesh.model.identity import SpiffeId
 from mesh.model.workload import WorkloadUid
 from tests.identity.certificates_for_tests import Issuer
 from tests.worker.hbone_server import HbonePeer, HboneServer, fields
-from tests.worker.node import Node, run
+from tests.worker.node import Node, is_reset, run
 from ztunnel.feed import CertificateMissing, PodRemoved
 
 pytestmark = pytest.mark.root
@@ -249,8 +249,7 @@ def test_without_a_certificate_nothing_is_dialled(node: Node, server: HboneServe
     worker = node.worker(node.a)
     worker.tell(CertificateMissing(node.a.identity, "the CA says no"))
     worker.describe()
-    with node.a.dial(node.b.address(PORT)) as app, pytest.raises(ConnectionResetError):
-        app.recv(1)
+    assert is_reset(lambda: node.a.dial(node.b.address(PORT)))
     record = worker.ended()
     assert record.flags == "IDENTITY_ERROR"
     assert "the CA says no" in record.error
@@ -275,17 +274,13 @@ def test_the_wait_is_bounded(node: Node) -> None:
     worker = node.worker(AMBIT_WORKLOAD_TIMEOUT="200ms")
     worker.update(removed_workloads=(node.a.uid,))
     worker.serve(node.a)
-    with node.a.dial(node.b.address(PORT)) as app, pytest.raises(ConnectionResetError):
-        app.recv(1)
+    assert is_reset(lambda: node.a.dial(node.b.address(PORT)))
     assert "does not know workload" in worker.ended().error
 
 
 def test_what_nobody_captured_is_refused(node: Node) -> None:
     worker = node.worker(node.a)
-    with node.a.socket() as app:
-        app.connect(("127.0.0.1", 15001))
-        with pytest.raises(ConnectionResetError):
-            app.recv(1)
+    assert is_reset(lambda: node.a.dial_plainly(SocketAddress(Ip("127.0.0.1"), 15001)))
     assert "not captured" in worker.ended().error
 
 
