@@ -92,7 +92,7 @@ def status() -> dict[str, Any]:
     found = description.nodes(instance)
     return {
         "running": daemon.is_running(instance),
-        "processes": bring_up.status_of_children(instance),
+        "processes": bring_up.fares(instance),
         "nodes": {node.name: {"ztunnelReady": bring_up.ztunnel_is_ready(instance, node)} for node in found},
         "directory": str(instance.objects),
         "logs": str(instance.logs),

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import http.client
-import json
 import os
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pyroute2.netlink.exceptions import NetlinkError
 
@@ -24,6 +24,7 @@ from deploy.local.controllers.actions import condition
 from deploy.local.entry import CannotRun, Entry
 from deploy.local.errors import LocalError
 from deploy.local.paths import Instance
+from deploy.local.supervise import read_fares
 from deploy.local.teardown import Progress
 from mesh.model.ports import READINESS
 
@@ -123,8 +124,8 @@ class _Waiting:
         while not ready():
             if processes.find(self._daemon.pid, self._daemon.birth) is None:
                 raise LocalError(f"the daemon has ended: {self._last_words('daemon')}")
-            for name, fares in status_of_children(self._instance).items():
-                if fares["starts"] >= GIVES_UP:
+            for name, fare in fares(self._instance).items():
+                if fare["starts"] >= GIVES_UP:
                     raise LocalError(f"{name} does not come up: {self._last_words(name)}")
             if time.monotonic() > self._deadline:
                 raise LocalError(f"{what} is not ready after {PATIENCE:.0f} s: {self._last_words(what)}")
@@ -140,13 +141,10 @@ class _Waiting:
         return "it said nothing"
 
 
-def status_of_children(instance: Instance) -> dict[str, dict[str, int]]:
-    """What the daemon knows of the processes that it keeps running."""
-    try:
-        found: dict[str, dict[str, int]] = json.loads(instance.daemon_state.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found
+def fares(instance: Instance) -> dict[str, dict[str, Any]]:
+    """How the processes of the mesh fare, by name (see `read_fares`)."""
+    places = [instance.fares, *(instance.node(node.name).fares for node in description.nodes(instance))]
+    return {name: fare for place in places for name, fare in read_fares(place).items()}
 
 
 def _controller_answers(instance: Instance) -> bool:

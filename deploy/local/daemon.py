@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import logging
 import os
 import signal
@@ -22,7 +21,7 @@ from deploy.local.addresses import NodeAddresses
 from deploy.local.controllers.loop import ControllerLoop
 from deploy.local.node import registration
 from deploy.local.paths import Instance
-from deploy.local.supervise import Child, bound_log
+from deploy.local.supervise import Child, bound_log, write_fares
 from mesh.runtime import logs
 from mesh.runtime.lines import LineWriter
 
@@ -59,13 +58,7 @@ class Daemon:
 
     def _note(self, child: Child) -> None:
         """Tell `status` how the children fare, and the cluster when a node is without its process."""
-        fares = {
-            each.program.name: {"pid": each.pid, "starts": each.starts, "lastEnd": each.last_end}
-            for each in self._children
-        }
-        temporary = self._instance.daemon_state.with_name(".daemon.json")
-        temporary.write_text(json.dumps(fares))
-        temporary.rename(self._instance.daemon_state)
+        write_fares(self._instance.fares, self._children)
         node = self._nodes.get(child.program.name)
         if node is not None and child.pid == 0:
             task = asyncio.create_task(self._lost(node, child.last_end))

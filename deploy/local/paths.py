@@ -42,6 +42,11 @@ class NodePaths:
         return self.directory / "token"
 
     @property
+    def fares(self) -> Path:
+        """How the processes fare that the node process keeps running."""
+        return self.directory / "fares.json"
+
+    @property
     def sandboxes(self) -> Path:
         return self.directory / "pods"
 
@@ -105,9 +110,9 @@ class Instance:
         return self.runtime / "daemon.pid"
 
     @property
-    def daemon_state(self) -> Path:
-        """What the daemon supervises, as JSON, for `status`."""
-        return self.runtime / "daemon.json"
+    def fares(self) -> Path:
+        """How the processes fare that the daemon keeps running."""
+        return self.runtime / "fares.json"
 
     @property
     def namespaces(self) -> Path:

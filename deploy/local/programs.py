@@ -87,7 +87,7 @@ def ztunnel(instance: Instance, addresses: NodeAddresses) -> Program:
         netns=str(paths.netns),
     )
     log = instance.logs / f"{addresses.name}-ztunnel.log"
-    return Program(f"ztunnel of {addresses.name}", entry, log, paths.directory / "ztunnel.pid")
+    return Program(f"{addresses.name}-ztunnel", entry, log, paths.directory / "ztunnel.pid")
 
 
 def loader(instance: Instance, name: str) -> list[str]:

@@ -8,10 +8,11 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from deploy.local import processes
 from deploy.local.entry import CannotRun, Entry
@@ -107,6 +108,23 @@ async def _end(process: Process) -> None:
     except TimeoutError:
         with suppress(ProcessLookupError):
             os.kill(process.pid, signal.SIGKILL)
+
+
+def write_fares(path: Path, children: Iterable[Child]) -> None:
+    """How children fare, as JSON by name, for `read_fares`."""
+    fares = {each.program.name: {"pid": each.pid, "starts": each.starts, "lastEnd": each.last_end} for each in children}
+    temporary = path.with_name(f".{path.name}")
+    temporary.write_text(json.dumps(fares))
+    temporary.rename(path)
+
+
+def read_fares(path: Path) -> dict[str, dict[str, Any]]:
+    """By name: process id (0: not running), how often it was started, how it last ended. Empty when nobody wrote."""
+    try:
+        found: dict[str, dict[str, Any]] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
 
 
 def bound_log(path: Path, largest: int = LARGEST_LOG) -> None:

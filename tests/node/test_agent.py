@@ -15,9 +15,9 @@ from controller.store.directory import DirectoryStore
 from controller.store.interface import Key
 from deploy.mirror import Mirror
 from deploy.node import agent as node_agent
-from deploy.node.agent import REASON, NodeAgent
+from deploy.node.agent import NodeAgent
 from ebpf.netns import netns_cookie
-from mesh.model.enrolment import DATAPLANE_MODE, REDIRECTION
+from mesh.model.enrolment import DATAPLANE_MODE, REDIRECTION, REDIRECTION_REASON
 from tests.node.test_zds import NETNS, Ztunnel, until
 from ztunnel.agent import zds
 
@@ -116,7 +116,7 @@ class World:
 
     async def annotated(self, value: str | None) -> None:
         async with asyncio.timeout(5):
-            while await self.annotation() != value:
+            while await self.annotation() != value:  # noqa: ASYNC110 - the store has no other way to ask
                 await asyncio.sleep(0.01)
 
     @property
@@ -186,12 +186,12 @@ def test_without_ztunnel_a_running_pod_is_refused_and_says_why(tmp_path: Path, m
             await world.label(True)
             await until(lambda: world.closed)
             await world.annotated("pending")
-            reason = await world.annotation(REASON)
+            reason = await world.annotation(REDIRECTION_REASON)
             assert reason is not None
             assert "not connected" in reason
             ztunnel = await world.ztunnel()
             await world.annotated("enabled")
-            assert await world.annotation(REASON) is None
+            assert await world.annotation(REDIRECTION_REASON) is None
             ztunnel.end()
 
     monkeypatch.setattr(node_agent, "PATIENCE", 0.0)

@@ -24,7 +24,7 @@ from deploy.local.node.pod_worker import Home
 from deploy.local.node.sandbox import Sandboxes
 from deploy.local.node.services import ServiceRules
 from deploy.local.paths import Instance
-from deploy.local.supervise import Child
+from deploy.local.supervise import Child, write_fares
 from deploy.mirror import Mirror
 from deploy.node.agent import NodeAgent
 from ebpf.node import Capture, NotLoaded
@@ -69,12 +69,17 @@ class Node:
             tasks.create_task(rules.run())
             tasks.create_task(agent.run())
             tasks.create_task(tokens.rotate(key, addresses.name, paths.token))
-            tasks.create_task(Child(programs.ztunnel(self._instance, addresses)).run())
+            tasks.create_task(self._ztunnel().run())
             await registration.register(self._store, addresses)
             await rules.applied.wait()
             tasks.create_task(kubelet.run())
             await registration.set_ready(self._store, addresses, True, "KubeletReady", "")
             log.info("node %s is ready", addresses.name)
+
+    def _ztunnel(self) -> Child:
+        child = Child(programs.ztunnel(self._instance, self._addresses))
+        child.changed = lambda: write_fares(self._paths.fares, [child])
+        return child
 
     def _prepare(self) -> None:
         for directory in (self._paths.directory, self._paths.sandboxes, self._paths.state):
