@@ -110,5 +110,4 @@ class StreamTable:
         stream = self.open.pop(id, None)
         if stream is not None:
             stream.gone = True
-            stream.allowance = NOT_RECEIVING
         return stream

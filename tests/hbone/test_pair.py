@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.hbone import BadRequest, ConnectRequest, ErrorCode, GoingAway, Limits, TooManyStreams
-from tests.hbone.ends import Pair, drain, feed, send
+from mesh.hbone import BadRequest, Connection, ConnectRequest, ErrorCode, GoingAway, Limits, Role, TooManyStreams
+from tests.hbone import wire
+from tests.hbone.ends import Pair, Recorder, drain, feed, send
 
 
 @pytest.fixture
@@ -116,6 +117,57 @@ def test_ping(pair: Pair) -> None:
     pair.client.ping(b"12345678")
     pair.exchange()
     assert pair.at_client.take() == [("pong", b"12345678")]
+
+
+def test_nothing_is_heard_of_a_stream_that_was_reset_in_the_middle_of_a_frame(pair: Pair) -> None:
+    stream, other = pair.tunnel(), pair.tunnel()
+    send(pair.client, stream, b"abcdefgh", end=True)
+    send(pair.client, other, b"more", end=True)
+    sent = drain(pair.client)
+    feed(pair.server, sent[:12])
+    assert pair.at_server.take() == [("data", stream, b"abc")]
+    pair.server.reset(stream, ErrorCode.CANCEL)
+    feed(pair.server, sent[12:])
+    assert pair.at_server.take() == [("data", other, b"more"), ("ended", other)]
+
+
+def test_an_app_may_reset_any_stream_when_it_hears_of_one() -> None:
+    class Resetting(Recorder):
+        connection: Connection
+
+        def data_received(self, stream: int, pieces: list[memoryview]) -> None:
+            super().data_received(stream, pieces)
+            self.connection.reset(1, ErrorCode.CANCEL)
+            self.connection.reset(3, ErrorCode.CANCEL)
+
+    recorder = Resetting()
+    server = recorder.connection = Connection(Role.SERVER, recorder)
+    tunnels = [wire.headers(stream, wire.CONNECT) for stream in (1, 3, 5)]
+    feed(server, wire.PREFACE + wire.settings() + b"".join(tunnels))
+    recorder.take()
+    data = [wire.raw(wire.DATA, 0, stream, b"some") + wire.raw(wire.DATA, 1, stream, b"more") for stream in (1, 3, 5)]
+    feed(server, b"".join(data))
+    assert recorder.take() == [("data", 1, b"somemore"), ("data", 5, b"somemore"), ("ended", 5)]
+
+
+def test_the_stream_in_goaway_never_rises(pair: Pair) -> None:
+    stream = pair.tunnel()
+    late = [pair.client.open("10.0.0.2:80") for _ in range(2)]
+    opened = drain(pair.client)
+    pair.server.go_away()
+    feed(pair.server, opened)
+    pair.server.go_away(ErrorCode.INTERNAL_ERROR)
+    feed(pair.client, drain(pair.server))
+    said = [event[1] for event in pair.at_client.taken("goaway")]
+    assert said == [stream, stream]
+    assert late[0] > stream
+
+
+def test_a_client_says_that_it_processed_no_streams(pair: Pair) -> None:
+    pair.tunnel()
+    pair.client.go_away()
+    pair.exchange()
+    assert pair.at_server.take() == [("goaway", 0, 0, b"")]
 
 
 @pytest.mark.parametrize(

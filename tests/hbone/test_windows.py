@@ -99,6 +99,20 @@ def test_connection_credit_returns_whatever_becomes_of_the_stream() -> None:
     assert pair.at_server.bytes == {}
 
 
+def test_credit_returns_in_large_steps() -> None:
+    pair, stream = tunnel_pair()
+    updates = 0
+    for _ in range(8 * MIB // 4096):
+        send(pair.client, stream, bytes(4096))
+        feed(pair.server, drain(pair.client))
+        pair.at_server.take()
+        pair.server.acknowledge(stream, 4096)
+        answer = drain(pair.server)
+        updates += sum(frame.kind == wire.UPDATE for frame in wire.read(answer))
+        feed(pair.client, answer)
+    assert 2 <= updates <= 2 + 8 * MIB // (64 << 10)
+
+
 def test_padding_is_credited_at_once() -> None:
     pair, stream = tunnel_pair(Limits(initial_window=65535))
     frame = wire.raw(wire.DATA, wire.PADDED, stream, b"\xff" + b"x" + bytes(255))
