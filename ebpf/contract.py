@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
@@ -34,10 +35,11 @@ class MapLayout:
 DISGUISE_SIZE = 2 * ENDPOINT_SIZE
 FLOW_SIZE = 8 + 2 * ENDPOINT_SIZE
 DNS_CLIENT_SIZE = 8 + ENDPOINT_SIZE + 4
+POD_SIZE = 4 + 16
 
 MAPS = {
     "contract": MapLayout(ARRAY, 4, 4, 1),
-    "enrolled": MapLayout(HASH, 8, 4, 4096),
+    "enrolled": MapLayout(HASH, 8, POD_SIZE, 4096),
     "exempt_cgroups": MapLayout(HASH, 8, 4, 64),
     "listeners": MapLayout(SOCKHASH, 16, 8, 16384),
     "in_flight": MapLayout(HASH, FLOW_SIZE, ENDPOINT_SIZE, 32768),
@@ -65,6 +67,13 @@ def pack_endpoint(address: SocketAddress) -> bytes:
 
 def unpack_endpoint(raw: bytes) -> SocketAddress:
     return SocketAddress(unpack_ip(raw), int.from_bytes(raw[16:18], "big"))
+
+
+def pack_pod(addresses: Iterable[Ip]) -> bytes:
+    """The first address of each family, zero where there is none."""
+    found = list(addresses)
+    ip4 = next((inet_pton(AF_INET, ip) for ip in found if ":" not in ip), bytes(4))
+    return ip4 + next((inet_pton(AF_INET6, ip) for ip in found if ":" in ip), bytes(16))
 
 
 def pack_dns_client(netns_cookie: int, source: SocketAddress) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from ebpf import contract, hooks, syscalls
@@ -50,9 +51,12 @@ class Capture:
     def close(self) -> None:
         close_all(self._maps)
 
-    def enrol(self, netns_cookie: int) -> None:
-        """From now on the pod's new connections go to the ztunnel in its network namespace. Raises OSError (E2BIG)."""
-        self._enrolled.update(NUMBER.pack(netns_cookie), PRESENT)
+    def enrol(self, netns_cookie: int, addresses: Iterable[Ip] = ()) -> None:
+        """From now on the pod's new connections go to the ztunnel in its network namespace. Raises OSError (E2BIG).
+
+        Their local address is one of `addresses`, as without a mesh; 127.0.0.1 or ::1 where there is none.
+        """
+        self._enrolled.update(NUMBER.pack(netns_cookie), contract.pack_pod(addresses))
 
     def withdraw(self, netns_cookie: int) -> None:
         self._enrolled.delete(NUMBER.pack(netns_cookie))

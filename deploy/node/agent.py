@@ -19,6 +19,7 @@ from deploy.mirror import Mirror
 from deploy.node.enrol import Observed, Step, is_enrolled, next_step
 from deploy.node.zds import Member, NotServed, ZdsServer
 from ebpf.netns import netns_cookie
+from mesh.model.address import Ip, canonical
 from mesh.model.enrolment import REDIRECTION, REDIRECTION_ENABLED, REDIRECTION_PENDING, REDIRECTION_REASON, decide
 from mesh.runtime.backoff import Backoff
 
@@ -274,7 +275,7 @@ class NodeAgent:
             case Step.ATTACH:
                 _with_netns(pod.netns, lambda netns: self._capture.attach_inbound(netns, uid))
             case Step.CAPTURE:
-                self._capture.enrol(pod.cookie)
+                self._capture.enrol(pod.cookie, _addresses(pod.object))
             case Step.PUBLISH:
                 await self._annotate(pod, {REDIRECTION: REDIRECTION_ENABLED, REDIRECTION_REASON: None})
             case Step.CONFESS:
@@ -310,6 +311,11 @@ class NodeAgent:
         """The uids of the pods of which no packet can pass ztunnel by."""
         kernel = self._kernel()
         return frozenset(uid for uid, pod in self._pods.items() if is_enrolled(self._observe(pod, kernel)))
+
+
+def _addresses(pod: Object) -> list[Ip]:
+    """As the pod's status has them: known before anything of it runs."""
+    return [canonical(each["ip"]) for each in pod.get("status", {}).get("podIPs") or () if each.get("ip")]
 
 
 def _member(uid: str, pod: _Pod) -> Member:

@@ -31,6 +31,30 @@ static __always_inline bool reach_loopback(struct bpf_sock_addr *ctx)
 	return !ctx->sk->bound_dev_if || !bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, none, sizeof(none));
 }
 
+/* The local address that the socket would have without a mesh: getsockname() shows it, and ztunnel sees who dials. What
+ * the app has bound stays as it is, and a bind that fails only leaves the loopback address. */
+static __always_inline void speak_as_pod4(struct bpf_sock_addr *ctx, const struct pod *pod)
+{
+	struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr = {pod->ip4}};
+	if (pod->ip4 && ctx->protocol == IPPROTO_TCP && !ctx->sk->src_ip4 && !ctx->sk->src_port)
+		bpf_bind(ctx, (struct sockaddr *)&own, sizeof(own));
+}
+
+static __always_inline void speak_as_pod6(struct bpf_sock_addr *ctx, const struct pod *pod, bool mapped)
+{
+	struct sockaddr_in6 own = {.sin6_family = AF_INET6};
+	__be32 *ip = own.sin6_addr.in6_u.u6_addr32;
+	if (mapped) {
+		ip[2] = V4_PREFIX;
+		ip[3] = pod->ip4;
+	} else {
+		__builtin_memcpy(ip, pod->ip6, sizeof(pod->ip6));
+	}
+	bool unbound = !(ctx->sk->src_ip6[0] | ctx->sk->src_ip6[1] | ctx->sk->src_ip6[2] | ctx->sk->src_ip6[3]);
+	if (ip[3] && ctx->protocol == IPPROTO_TCP && unbound && !ctx->sk->src_port)
+		bpf_bind(ctx, (struct sockaddr *)&own, sizeof(own));
+}
+
 static __always_inline bool remember(struct bpf_sock_addr *ctx, __u64 netns, const struct disguise *disguise)
 {
 	struct disguise *peer = shown_peer.sk_storage_get(ctx->sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
@@ -53,7 +77,8 @@ static __always_inline int exempt_dial(struct bpf_sock_addr *ctx, __u64 netns)
 int connect4(struct bpf_sock_addr *ctx)
 {
 	__u64 netns = bpf_get_netns_cookie(ctx);
-	if (!enrolled.lookup(&netns))
+	struct pod *pod = enrolled.lookup(&netns);
+	if (!pod)
 		return ALLOW;
 	if (is_exempt())
 		return exempt_dial(ctx, netns);
@@ -64,6 +89,7 @@ int connect4(struct bpf_sock_addr *ctx)
 	struct disguise disguise = {.actual = ztunnel_for(&dialled, port), .shown = dialled};
 	if (!remember(ctx, netns, &disguise))
 		return REFUSE;
+	speak_as_pod4(ctx, pod);
 	write4(ctx, &disguise.actual);
 	return ALLOW;
 }
@@ -71,7 +97,8 @@ int connect4(struct bpf_sock_addr *ctx)
 int connect6(struct bpf_sock_addr *ctx)
 {
 	__u64 netns = bpf_get_netns_cookie(ctx);
-	if (!enrolled.lookup(&netns))
+	struct pod *pod = enrolled.lookup(&netns);
+	if (!pod)
 		return ALLOW;
 	if (is_exempt())
 		return exempt_dial(ctx, netns);
@@ -82,6 +109,7 @@ int connect6(struct bpf_sock_addr *ctx)
 	struct disguise disguise = {.actual = ztunnel_for(&dialled, port), .shown = dialled};
 	if (!remember(ctx, netns, &disguise))
 		return REFUSE;
+	speak_as_pod6(ctx, pod, is_v4(&dialled));
 	write6(ctx, &disguise.actual);
 	return ALLOW;
 }

@@ -49,6 +49,12 @@ struct local_address {
 	__be32 ip[4];
 };
 
+/* A captured pod: the addresses its sockets have when they leave the pod; zero where it has none of that family. */
+struct pod {
+	__be32 ip4;
+	__be32 ip6[4];
+};
+
 #ifdef AMBIT_PINS /* the directory of the pins, a string; user space tests read the layout without it */
 
 #define PINNED(type, key, value, name, entries, flags) \
@@ -57,7 +63,7 @@ struct local_address {
 PINNED("array", __u32, __u32, contract, 1, 0); /* [0] = CONTRACT_VERSION of the programs that made these maps */
 
 /* Written by the node: who is captured (by netns cookie), and who never is (by cgroup id: a process cannot move itself). */
-PINNED("hash", __u64, __u32, enrolled, MAX_PODS, 0);
+PINNED("hash", __u64, struct pod, enrolled, MAX_PODS, 0);
 PINNED("hash", __u64, __u32, exempt_cgroups, MAX_EXEMPT_CGROUPS, 0);
 PINNED("sockhash", struct local_address, __u64, listeners, MAX_LISTENERS, 0);
 

@@ -17,6 +17,7 @@ LAYOUT = {
     "struct flow": contract.FLOW_SIZE,
     "struct dns_client": contract.DNS_CLIENT_SIZE,
     "struct local_address": 16,
+    "struct pod": contract.POD_SIZE,
 }
 OFFSETS = {
     ("struct endpoint", "port"): 16,
@@ -24,6 +25,7 @@ OFFSETS = {
     ("struct flow", "connector"): 8,
     ("struct flow", "acceptor"): 8 + contract.ENDPOINT_SIZE,
     ("struct dns_client", "source"): 8,
+    ("struct pod", "ip6"): 4,
 }
 CONSTANTS = {
     "CONTRACT_VERSION": contract.CONTRACT_VERSION,

@@ -45,6 +45,31 @@ def test_ipv4_dialled_with_an_ipv6_socket(stage: Stage) -> None:
 
 
 @FAMILIES
+def test_the_local_address_is_the_pods_own(stage: Stage, family: int) -> None:
+    stage.ztunnel(stage.a, outbound_ztunnel(stage.pins)).passed()
+    stage.capture.enrol(stage.a.cookie, [stage.a.ip4, stage.a.ip6])
+    peer, own, said = stage.app(stage.a, lambda: dial(family, stage.b.ip(family), 8080)).report()
+    assert own.ip == stage.a.ip(family)
+    assert said == f"15001 {peer}"
+
+
+def test_the_local_address_of_ipv4_on_an_ipv6_socket(stage: Stage) -> None:
+    stage.ztunnel(stage.a, outbound_ztunnel(stage.pins)).passed()
+    stage.capture.enrol(stage.a.cookie, [stage.a.ip4, stage.a.ip6])
+    _, own, said = stage.app(stage.a, lambda: dial(V6, f"::ffff:{stage.b.ip4}", 8080)).report()
+    assert own.ip == stage.a.ip4
+    assert said == f"15001 {stage.b.ip4}:8080"
+
+
+def test_an_address_family_that_the_pod_has_not(stage: Stage) -> None:
+    stage.ztunnel(stage.a, outbound_ztunnel(stage.pins)).passed()
+    stage.capture.enrol(stage.a.cookie, [stage.a.ip4])
+    peer, own, said = stage.app(stage.a, lambda: dial(V6, stage.b.ip6, 8080)).report()
+    assert own.ip == "::1"
+    assert said == f"15001 {peer}"
+
+
+@FAMILIES
 def test_socket_bound_to_the_pod_before_it_connects(stage: Stage, family: int) -> None:
     enrolled_with_ztunnel(stage)
     source = stage.a.ip(family)
