@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +32,7 @@ FIRST_RETRY, LONGEST_RETRY = 0.05, 5.0  # seconds; Istio's agent has the same ca
 class Capture(Protocol):
     """The kernel's side (ebpf.node.Capture)."""
 
-    def enrol(self, netns_cookie: int) -> None: ...
+    def enrol(self, netns_cookie: int, addresses: Iterable[Ip] = ()) -> None: ...
     def withdraw(self, netns_cookie: int) -> None: ...
     def enrolled(self) -> frozenset[int]: ...
     def attach_inbound(self, netns_fd: int, name: str) -> None: ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from deploy.mirror import Mirror
 from deploy.node import agent as node_agent
 from deploy.node.agent import NodeAgent
 from ebpf.netns import netns_cookie
+from mesh.model.address import Ip
 from mesh.model.enrolment import DATAPLANE_MODE, REDIRECTION, REDIRECTION_REASON
 from tests.node.test_zds import NETNS, Ztunnel, until
 from ztunnel.agent import zds
@@ -34,7 +35,7 @@ class Kernel:
         self.names: set[str] = set()
         self.story: list[str] = []
 
-    def enrol(self, netns_cookie: int) -> None:
+    def enrol(self, netns_cookie: int, addresses: Iterable[Ip] = ()) -> None:
         self.cookies.add(netns_cookie)
         self.story.append("enrol")
 

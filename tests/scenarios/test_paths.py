@@ -37,6 +37,8 @@ def test_enrolled_to_enrolled(mesh: Mesh, target: str, by: str, v6: bool) -> Non
     assert view["getpeername"] == [host, server.WHO]
     at_server = json.loads(view["line"])
     me = mesh.address("meshed/client", v6)
+    assert view["getsockname"][0] == me
+    assert at_server["accept"] == view["getsockname"]
     assert at_server["accept"][0] == me
     assert at_server["getpeername"][0] == me
     assert at_server["getsockname"] == [mesh.address(f"meshed/{target}", v6), server.WHO]
