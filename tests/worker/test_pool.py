@@ -46,7 +46,7 @@ def test_a_connect_says_who_calls_from_where_and_why(node: Node, server: HboneSe
     assert ":path" not in request
     assert "k8s.namespace.name=shop" in request["baggage"]
     assert "service.name=a" in request["baggage"]
-    assert request["forwarded"] == f'for="127.0.0.1:{app.getsockname()[1]}"'  # of the app's own socket
+    assert request["forwarded"] == f'for="{node.a.ip4}:{app.getsockname()[1]}"'
     assert request["traceparent"].startswith("00-")
     app.close()
 

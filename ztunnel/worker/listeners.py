@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import resource
 import socket
 from collections.abc import Callable
 
@@ -14,6 +15,7 @@ from ztunnel.worker.sockets import OUT_OF_DESCRIPTORS, keep_alive, reset, say
 
 ACCEPTS = 64  # per listener and turn, so that a storm at one pod does not stop the bytes of the others
 MOST_AT_CLOSE = 4096  # the longest queue that a listener has
+HEADROOM = 128  # descriptors (numbered from the lowest free one) that are left for dials, DNS and what the agent sends
 PAUSE = 0.1  # seconds: descriptors come back when connections end
 
 Accepted = Callable[[socket.socket, SocketAddress], None]
@@ -29,6 +31,7 @@ class Listeners:
         self._open: dict[socket.socket, Listener] = {}
         self._reserve = _spare()
         self._paused = False
+        self.ceiling = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - HEADROOM
         self.pauses = 0
 
     def open(self, sock: socket.socket, accepted: Accepted) -> None:
@@ -100,8 +103,19 @@ class Listener:
                     return
                 log.warning("a connection ended before it was accepted: %s", say(error.errno or 0))
                 continue
-            sock.setblocking(False)
-            self._accepted(sock, SocketAddress(from_kernel(address[0]), address[1]))
+            if sock.fileno() >= self._listeners.ceiling:
+                reset(self._loop, sock)
+                self._listeners.exhausted(self)
+                return
+            self._admit(sock, SocketAddress(from_kernel(address[0]), address[1]))
+
+    def _admit(self, sock: socket.socket, source: SocketAddress) -> None:
+        sock.setblocking(False)
+        try:
+            self._accepted(sock, source)
+        except Exception:  # a defect of ours: this connection must not hang, nor end the others
+            log.exception("internal error with a connection from %s", source)
+            reset(self._loop, sock)
 
     def shed(self) -> None:
         try:

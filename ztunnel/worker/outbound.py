@@ -53,10 +53,17 @@ class Outbound:
             self._refuse(Flag.NONE, f"{self._source} was not captured: nobody knows what it dialled")
             return
         self._record.destination = destination
+        self._come_from(destination)
         if self._context.mesh.workload(self._pod.uid) is None:
             self._context.arrivals.wait(self._pod.uid, self._decide_when)
         else:
             self._decide()
+
+    def _come_from(self, destination: SocketAddress) -> None:
+        """Capture led the app's socket over loopback; without it, it would come from the pod's address."""
+        ip = self._pod.address_towards(destination.ip)
+        if ip is not None:
+            self._source = self._record.source = SocketAddress(ip, self._source.port)
 
     # --- the decision
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mesh.model.address import Ip
+from mesh.model.address import Ip, is_v6
 from mesh.model.identity import SpiffeId
 from mesh.model.state import MeshState
 from mesh.model.workload import WorkloadUid
@@ -29,7 +29,7 @@ class Pod:
     uid: WorkloadUid
     namespace: str
     service_account: str
-    addresses: frozenset[Ip]
+    addresses: tuple[Ip, ...]
     network_namespace: Namespace
     sockets: dict[SocketRole, list[socket.socket]] = field(default_factory=dict)
     dns: DnsProxy | None = None
@@ -44,6 +44,10 @@ class Pod:
         if workload is None:
             return None
         return SpiffeId(workload.trust_domain, self.namespace, self.service_account)
+
+    def address_towards(self, destination: Ip) -> Ip | None:
+        """Where a connection of the pod to `destination` comes from: its first address of that family."""
+        return next((ip for ip in self.addresses if is_v6(ip) == is_v6(destination)), None)
 
     def close(self) -> None:
         """Gives up what it owns."""
@@ -60,7 +64,7 @@ def adopt(message: PodAdded, descriptors: Sequence[int]) -> Pod:
         message.uid,
         message.namespace,
         message.service_account,
-        frozenset(message.addresses),
+        message.addresses,
         network_namespace,
     )
     left = list(descriptors[1:])

@@ -104,6 +104,7 @@ class _Half:
         try:
             size = self.sock.recv_into(_chunk)
         except BlockingIOError:
+            self.hangup = False  # nothing is hidden behind the data; what comes makes a new edge
             return
         except OSError as error:
             self._relay.abort(f"the {self._name}'s connection broke: {say(error.errno or 0)}")

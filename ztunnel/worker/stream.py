@@ -111,6 +111,7 @@ class Stream:
         try:
             size = sock.recv_into(room)
         except BlockingIOError:
+            self._hangup = False  # nothing is hidden behind the data; what comes makes a new edge
             return
         except OSError as error:
             self._abort(f"the app's connection broke: {say(error.errno or 0)}")
