@@ -105,15 +105,19 @@ class DirectoryStore:
         if before is not None and after == before:
             return before
         check_object(after)
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        stamped = merge.stamped(before, after, now, version(), str(uuid.uuid4()))
+        stamped = merge.stamped(before, after, _now(), version(), str(uuid.uuid4()))
         self._files.write(self._files.path(key), stamped)
         return stamped
 
     def _delete(self, key: Key) -> None:
-        with self._files.locked():
+        with self._files.locked() as versions:
+            path = self._files.path(key)
+            entry = self._files.load(path)
+            if entry is not None and entry.good is not None and merge.runs_on(entry.good):
+                self._write(key, entry.good, merge.ending(entry.good, _now()), versions.next)
+                return
             try:
-                self._files.remove(self._files.path(key))
+                self._files.remove(path)
             except FileNotFoundError:
                 raise NotFound(f"there is no {key}") from None
 
@@ -126,3 +130,7 @@ class DirectoryStore:
             for name in files.names(directory)
         )
         return (*files.strangers(), *(entry.problem for entry in entries if entry is not None and entry.problem))
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -89,4 +89,6 @@ class Store(Protocol):
         """As `change`, but only what `edit` does to `status` is kept."""
 
     async def delete(self, key: Key) -> None:
-        """Raises NotFound."""
+        """A pod that has a node is only marked (deletionTimestamp): who ends it there deletes it again.
+
+        Raises NotFound."""

@@ -75,6 +75,21 @@ def edited(before: Object, after: dict[str, Any], status: bool) -> dict[str, Any
     return result | ({"status": before["status"]} if "status" in before else {})
 
 
+def runs_on(obj: Object) -> bool:
+    """Whether a deletion has to wait: a pod that has a node ends there first, and who ended it deletes it again."""
+    if obj["kind"] != "Pod" or not obj["spec"].get("nodeName") or "deletionTimestamp" in obj["metadata"]:
+        return False
+    return (obj.get("status") or {}).get("phase") not in ("Succeeded", "Failed")
+
+
+def ending(pod: Object, now: str) -> dict[str, Any]:
+    """A pod that is to end: still there, so that the mesh serves it to its end, and no endpoint any more."""
+    result: dict[str, Any] = plain(pod)
+    result["metadata"]["deletionTimestamp"] = now
+    result["metadata"]["deletionGracePeriodSeconds"] = result["spec"].get("terminationGracePeriodSeconds", 30)
+    return result
+
+
 def stamped(before: Object | None, after: dict[str, Any], now: str, version: int, uid: str) -> dict[str, Any]:
     """`after` with the metadata that the store keeps, in the order in which people read it."""
     old = before["metadata"] if before is not None else {}

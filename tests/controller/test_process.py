@@ -70,6 +70,7 @@ def test_a_pod_reaches_the_ztunnels_and_every_change_after_it(tmp_path: Path) ->
             await ztunnel.until(lambda mesh: _protocol(mesh[UID]) is TunnelProtocol.HBONE)
             assert [resource.name for resource in ztunnel.heard[-1].resources] == [UID]
             await found.store.delete(WEB)
+            await found.store.delete(WEB)  # its node has ended it
             await ztunnel.until(lambda mesh: UID not in mesh)
             (shown,) = (await found.status())["ztunnels"]
             assert shown["node"] == "node1"
@@ -132,6 +133,7 @@ def test_what_is_wrong_is_in_the_status_the_condition_and_nowhere_else(tmp_path:
             assert {problem["name"] for problem in status["problems"]} == {"web-2"}
             await _condition(found, "web-2", "False", "10.1.0.1 is the address of Pod shop/web-1 already")
             await found.store.delete(WEB)
+            await found.store.delete(WEB)  # its node has ended it
 
             def correct(obj: dict[str, Any]) -> None:
                 obj["metadata"]["labels"] = {}
@@ -205,6 +207,7 @@ def test_after_a_restart_ztunnels_get_only_what_has_changed(tmp_path: Path) -> N
                 await before.until(lambda mesh: len(mesh) == 2)
             await found.stop(signal.SIGKILL)
             await found.store.delete(WEB)
+            await found.store.delete(WEB)  # its node has ended it
             await put(found, pod("web-3", "10.1.0.3"))
             await found.start()
             async with found.channel() as channel:  # the same root, and the token still counts

@@ -144,6 +144,7 @@ def test_a_pod_that_cannot_run_says_why(mesh: LocalMesh, spec: str, words: str) 
 
     until(told, f"its conditions tell of {words}")
     mesh.delete("Pod", "bad", where)
+    until(lambda: mesh.get("Pod", "bad", where) is None, "it goes")
 
 
 def test_a_container_that_ends_is_started_again(mesh: LocalMesh) -> None:

@@ -19,7 +19,7 @@ from deploy.node.agent import NodeAgent
 from ebpf.netns import netns_cookie
 from mesh.model.address import Ip
 from mesh.model.enrolment import DATAPLANE_MODE, REDIRECTION, REDIRECTION_REASON
-from tests.node.test_zds import NETNS, Ztunnel, until
+from tests.node.test_zds import NETNS, PATIENCE, Ztunnel, until
 from ztunnel.agent import zds
 
 pytestmark = pytest.mark.root  # asking for a namespace's cookie means entering it
@@ -116,7 +116,7 @@ class World:
         return found
 
     async def annotated(self, value: str | None) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             while await self.annotation() != value:  # noqa: ASYNC110 - the store has no other way to ask
                 await asyncio.sleep(0.01)
 
@@ -160,7 +160,7 @@ def test_a_new_pod_waits_until_it_is_captured(tmp_path: Path) -> None:
             await until(lambda: any("not connected" in each for each in told))
             assert not admitted.done()
             ztunnel = await world.ztunnel()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await admitted
             assert world.closed
             ztunnel.end()
@@ -172,7 +172,7 @@ def test_a_pod_outside_the_mesh_waits_for_nothing(tmp_path: Path) -> None:
     async def story() -> None:
         world = World(tmp_path)
         await world.fill(ambient=False)
-        async with world.agent() as agent, asyncio.timeout(5):
+        async with world.agent() as agent, asyncio.timeout(PATIENCE):
             await agent.admitted(world.uid, lambda _: None)
             assert world.open
 
@@ -234,7 +234,7 @@ def test_a_deleted_pod_stays_captured_to_its_end(tmp_path: Path) -> None:
             await world.label(False)  # heard after the deletion: then the deletion has been heard too
             await world.label(True)
             assert world.closed
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE):
                 await agent.released(world.uid)
             assert world.open
             assert ztunnel.actions[-1] == zds.Remove(world.uid)

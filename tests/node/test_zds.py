@@ -15,7 +15,7 @@ from deploy.node.zds import Member, NotServed, ZdsServer
 from ztunnel.agent import zds
 
 NETNS = Path("/proc/self/ns/net")
-PATIENCE = 5.0
+PATIENCE = 30.0  # seconds until a test that waits for something fails
 
 
 class Ztunnel:

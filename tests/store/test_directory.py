@@ -471,3 +471,36 @@ def test_waiting_costs_nothing(store: DirectoryStore) -> None:
         waiting.cancel()  # type: ignore[attr-defined]
 
     run(scenario())
+
+
+def test_a_pod_that_has_a_node_is_deleted_in_two_steps(store: DirectoryStore) -> None:
+    """As by an API server and a kubelet: marked first, gone when who ran it says so."""
+    running = pod()
+    running["spec"] |= {"nodeName": "node1", "terminationGracePeriodSeconds": 7}
+
+    async def scenario() -> None:
+        await store.apply(running)
+        async with watching(store) as watched:
+            await store.delete(WEB)
+            marked = await watched.hears(Change.APPLIED, WEB)
+            assert marked.object is not None
+            assert marked.object["metadata"]["deletionTimestamp"]
+            assert marked.object["metadata"]["deletionGracePeriodSeconds"] == 7
+            await store.delete(WEB)
+            await watched.hears(Change.DELETED, WEB)
+
+    run(scenario())
+
+
+def test_a_pod_that_has_ended_is_deleted_at_once(store: DirectoryStore) -> None:
+    running = pod()
+    running["spec"]["nodeName"] = "node1"
+
+    async def scenario() -> None:
+        await store.apply(running)
+        await store.change_status(WEB, lambda obj: obj.update(status={"phase": "Succeeded"}))
+        await store.delete(WEB)
+        with pytest.raises(NotFound):
+            await store.get(POD, "web", "shop")
+
+    run(scenario())

@@ -13,6 +13,7 @@ from deploy.local.controllers.actions import (
     Merge,
     Picture,
     SetStatus,
+    is_terminating,
     key,
     labels,
     namespace,
@@ -44,7 +45,8 @@ def collect(picture: Picture, gone: Collection[str]) -> Iterator[Action]:
     """Delete what is in namespaces that were there and are `gone`. One that never was may still be to come."""
     for kind in KINDS:
         if kind.namespaced:
-            yield from (Delete(key(each)) for each in picture.of(kind.kind) if namespace(each) in gone)
+            found = (each for each in picture.of(kind.kind) if namespace(each) in gone)
+            yield from (Delete(key(each)) for each in found if not is_terminating(each))
 
 
 def _dress(obj: Object) -> Iterator[Action]:

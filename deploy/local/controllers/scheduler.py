@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from controller.store.interface import Object
 from deploy.local.controllers.actions import (
     Action,
+    Delete,
     Merge,
     Picture,
     SetStatus,
@@ -26,6 +27,7 @@ from deploy.local.controllers.deployments import HASH_LABEL
 def reconcile(picture: Picture, now: str) -> Iterator[Action]:
     nodes = [each for each in picture.of("Node") if condition(each, "Ready")]
     pods = [each for each in picture.of("Pod") if not is_terminal(each) and not is_terminating(each)]
+    yield from _without_a_node(picture)
     load = Counter(each["spec"].get("nodeName", "") for each in pods)
     peers = Counter((each["spec"].get("nodeName", ""), _group(each)) for each in pods)
     for pod in pods:
@@ -41,6 +43,13 @@ def reconcile(picture: Picture, now: str) -> Iterator[Action]:
         load[chosen] += 1
         peers[chosen, _group(pod)] += 1
         yield Merge(key(pod), uid(pod), {"spec": {"nodeName": chosen}})
+
+
+def _without_a_node(picture: Picture) -> Iterator[Action]:
+    """Pods that are to end on a node that is not there: nobody else would finish their deletion."""
+    for pod in picture.of("Pod"):
+        if is_terminating(pod) and ("", pod["spec"].get("nodeName", "")) not in picture.names("Node"):
+            yield Delete(key(pod))
 
 
 def _emptiest(
