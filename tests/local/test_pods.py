@@ -105,7 +105,7 @@ def ended(code: int) -> Terminated:
     return Terminated(code, "Completed" if code == 0 else "Error", objects.NOW, objects.NOW)
 
 
-UP = Container("main", "ambit/echo", Running(objects.NOW))
+UP = Container("main", "ambit/echo", state=Running(objects.NOW))
 
 
 def status(found: Facts, policy: str = "Always") -> dict[str, Any]:

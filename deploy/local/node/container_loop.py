@@ -71,7 +71,7 @@ class ContainerLoop:
     async def _start(self) -> Process:
         entry = containers.entry(self._place.pod, self._spec, self._place.around)
         process = await asyncio.to_thread(processes.start, entry, self._place.log)
-        self._is(state=Running(_now()))
+        self._is(state=Running(_now()), id=_id(process))
         self._remember(process)
         return process
 
@@ -139,8 +139,15 @@ class ContainerLoop:
             record = json.loads(self._place.record.read_text())
             process = processes.find(record["pid"], record["birth"])
             self._is(state=Running(record["started"]), restarts=record["restarts"] + (process is None))
+            if process is not None:
+                self._is(id=_id(process))
             return process
         return None
+
+
+def _id(process: Process) -> str:
+    """As Kubernetes writes it: a scheme and what is unique; a process id alone comes round again."""
+    return f"process://{process.pid}-{process.birth}"
 
 
 def _grace(pod: Mapping[str, Any]) -> float:

@@ -38,6 +38,7 @@ class Container:
 
     name: str
     image: str
+    id: str = ""  # of its process, the last one if it has ended
     state: State = Waiting("ContainerCreating")
     last: Terminated | None = None
     restarts: int = 0
@@ -137,6 +138,7 @@ def _container(container: Container) -> dict[str, Any]:
     return {
         "name": container.name,
         "image": container.image,
+        **({"containerID": container.id} if container.id else {}),
         "ready": container.ready,
         "started": isinstance(container.state, Running),
         "restartCount": container.restarts,
