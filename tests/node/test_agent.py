@@ -231,8 +231,9 @@ def test_a_deleted_pod_stays_captured_to_its_end(tmp_path: Path) -> None:
             ztunnel = await world.ztunnel()
             await world.annotated("enabled")
             await world.store.delete(KEY)
-            await world.label(False)  # heard after the deletion: then the deletion has been heard too
-            await world.label(True)
+            await world.store.delete(KEY)  # also from the store, as when somebody removes its file
+            await until(lambda: agent._mirror.get("Pod", "shop", "web") is None)
+            agent.look()
             assert world.closed
             async with asyncio.timeout(PATIENCE):
                 await agent.released(world.uid)
