@@ -11,7 +11,9 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-console = Console()
+# Without a terminal nobody wraps lines for us, and 80 columns would fold every table.
+PIPE_WIDTH = 160
+console = Console() if sys.stdout.isatty() else Console(width=PIPE_WIDTH)
 stderr = Console(stderr=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
 
 from rich.table import Table
@@ -22,6 +23,7 @@ class Fact:
 class Ledger:
     facts: list[Fact] = field(default_factory=list)
     step: int = 0
+    began: float = field(default_factory=time.monotonic)
 
     def begin(self, title: str) -> None:
         self.step += 1
@@ -47,5 +49,8 @@ class Ledger:
             shown.add_row("[green]✓[/green]" if fact.holds else "[red]✗[/red]", fact.claim, fact.evidence)
         console.print()
         console.print(shown, highlight=False)
-        held = sum(fact.holds for fact in self.facts)
-        console.print(f"{held} of {len(self.facts)} proved", style="bold green" if self.proved() else "bold red")
+        held, seconds = sum(fact.holds for fact in self.facts), time.monotonic() - self.began
+        console.print(
+            f"{held} of {len(self.facts)} proved in {seconds:.0f} s",
+            style="bold green" if self.proved() else "bold red",
+        )

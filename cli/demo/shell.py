@@ -21,7 +21,8 @@ class Shell:
     def ambit(self, *words: str) -> str:
         """Shows and runs `ambit WORDS`; its output. Raises CommandFailed when it does not exit with 0."""
         console.print(f"   [dim]$[/dim] ambit {_quoted(words)}", highlight=False, markup=True)
-        done = subprocess.run([*AMBIT, *words], capture_output=True, text=True, timeout=PATIENCE)
+        with console.status(f"ambit {words[0]} ..."):
+            done = subprocess.run([*AMBIT, *words], capture_output=True, text=True, timeout=PATIENCE)
         if done.returncode:
             raise CommandFailed(f"ambit {_quoted(words)}: {(done.stderr or done.stdout).strip()}")
         return done.stdout
