@@ -93,7 +93,15 @@ def test_one_at_a_time(instance: Instance) -> None:
 
 
 def test_a_node_process_that_dies_finds_its_pods(mesh: LocalMesh) -> None:
-    """Pods and ztunnel go on without it, and are the same afterwards."""
+    """Pods and ztunnel go on without it, and are the same afterwards; what has ended does not run again."""
+    mesh.apply(
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: prepared, namespace: play}\nspec:\n  nodeName: node1\n"
+        "  volumes: [{name: tmp, emptyDir: {}}]\n"
+        "  initContainers: [{name: before, command: [sh, -c, 'echo once >> /mnt/x'],"
+        " volumeMounts: [{name: tmp, mountPath: /mnt}]}]\n"
+        "  containers: [{name: main, image: ambit/echo, volumeMounts: [{name: tmp, mountPath: /mnt}]}]\n"
+    )
+    until(lambda: mesh.ready("prepared", "play"), "a pod with an init container is ready")
     node = mesh.instance.node("node1")
     before = cgroups.processes(node.cgroup)
     with environment(mesh.instance.name):
@@ -103,4 +111,5 @@ def test_a_node_process_that_dies_finds_its_pods(mesh: LocalMesh) -> None:
         until(lambda: api.status()["processes"]["node1"]["pid"] not in (0, pid), "it is back")
         until(lambda: "two on node2" in mesh.ask("play", "one", "http://two/"), "names are answered again")
         assert mesh.status("one", "play")["containerStatuses"][0]["restartCount"] == 0
+        assert mesh.run("play", "prepared", "cat", "/mnt/x").stdout == "once\n"
     assert before <= cgroups.processes(node.cgroup)

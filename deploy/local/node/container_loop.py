@@ -45,15 +45,14 @@ class ContainerLoop:
 
     async def run(self, policy: str) -> int:
         """Until it has ended for good under that restart policy; its exit code. Cancel it to end the watching."""
-        process = self._adopted()
+        known = self._recall()
         while True:
             try:
-                process = process or await self._start()
+                ended = known if isinstance(known, Terminated) else await self._watch(known or await self._start())
             except CannotRun as error:
                 await self._pause(Waiting(error.reason, str(error)))
                 continue
-            ended = await self._watch(process)
-            process = None
+            known = None
             if not podstatus.restarts(policy, ended.exit_code):
                 self._is(state=ended)
                 return ended.exit_code
@@ -72,7 +71,7 @@ class ContainerLoop:
         entry = containers.entry(self._place.pod, self._spec, self._place.around)
         process = await asyncio.to_thread(processes.start, entry, self._place.log)
         self._is(state=Running(_now()), id=_id(process))
-        self._remember(process)
+        self._remember(process, None)
         return process
 
     async def _watch(self, process: Process) -> Terminated:
@@ -88,7 +87,8 @@ class ContainerLoop:
             self._backoff.succeeded()
         if "readinessProbe" in self._spec:
             self.facts = replace(self.facts, passes_probe=False)
-        return Terminated(code, "Completed" if code == 0 else "Error", started, _now())
+        self._remember(process, code)
+        return _terminated(code, started, _now())
 
     async def _probe(self, kind: str) -> None:
         probe = self._spec.get(kind)
@@ -128,21 +128,29 @@ class ContainerLoop:
     def _started_at(self) -> str:
         return self.facts.state.started_at if isinstance(self.facts.state, Running) else _now()
 
-    def _remember(self, process: Process) -> None:
-        record = {"pid": process.pid, "birth": process.birth, "started": self._started_at()}
-        self._place.record.parent.mkdir(parents=True, exist_ok=True)
-        self._place.record.write_text(json.dumps(record | {"restarts": self.facts.restarts}))
+    def _remember(self, process: Process, code: int | None) -> None:
+        """For a node process to come: so it neither starts a container twice nor runs again what has ended."""
+        record = {"pid": process.pid, "birth": process.birth, "started": self._started_at(), "code": code}
+        with suppress(OSError):  # the pod's sandbox has gone meanwhile
+            self._place.record.parent.mkdir(parents=True, exist_ok=True)
+            self._place.record.write_text(json.dumps(record | {"restarts": self.facts.restarts}))
 
-    def _adopted(self) -> Process | None:
-        """The process that an earlier node process started, if it still runs."""
-        with suppress(OSError, ValueError, KeyError):
+    def _recall(self) -> Process | Terminated | None:
+        """What an earlier node process started: it runs, or it has ended; None when nothing was started."""
+        try:
             record = json.loads(self._place.record.read_text())
-            process = processes.find(record["pid"], record["birth"])
-            self._is(state=Running(record["started"]), restarts=record["restarts"] + (process is None))
-            if process is not None:
-                self._is(id=_id(process))
+            process = Process(record["pid"], record["birth"])
+            started, code = record["started"], record["code"]
+            self._is(state=Running(started), restarts=record["restarts"], id=_id(process))
+        except (OSError, ValueError, KeyError):
+            return None
+        if code is None and processes.find(process.pid, process.birth) is not None:
             return process
-        return None
+        return _terminated(processes.UNKNOWN_EXIT if code is None else code, started, _now())
+
+
+def _terminated(code: int, started: str, finished: str) -> Terminated:
+    return Terminated(code, "Completed" if code == 0 else "Error", started, finished)
 
 
 def _id(process: Process) -> str:
