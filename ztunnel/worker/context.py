@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from mesh.model.address import SocketAddress
@@ -38,3 +38,4 @@ class Context:
     arrivals: Arrivals
     book: Book
     chance: Callable[[], float]
+    tunnels: set[object] = field(default_factory=set)  # from their first byte until they are closed

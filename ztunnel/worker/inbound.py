@@ -40,7 +40,7 @@ class ServerTunnel(Tunnel):
     ) -> None:
         context = gate.context
         session = context.certificates.session(identity, server=True)
-        super().__init__(context.loop, sock, session, context.settings)
+        super().__init__(context, sock, session)
         self.pod = pod
         self.local = local
         self.remote = remote
@@ -168,7 +168,7 @@ class Arrival:
 
 
 class Request:
-    """One CONNECT until its bytes flow (tunnel.Occupant)."""
+    """One CONNECT until its bytes flow (occupants.Occupant)."""
 
     def __init__(self, context: Context, tunnel: ServerTunnel, stream: int) -> None:
         self._context = context
@@ -255,7 +255,7 @@ class Request:
         self._tunnel.reset(self._stream, ErrorCode.INTERNAL_ERROR)
         self._cancel(reason)
 
-    # --- the stream (tunnel.Occupant)
+    # --- the stream (occupants.Occupant)
 
     def answered(self, status: int, headers: dict[str, str]) -> None:
         """Only clients are answered."""

@@ -232,7 +232,7 @@ class Outbound:
         self._cancel()
         self._refuse(Flag.NONE, reason)
 
-    # --- the stream (tunnel.Occupant), before bytes flow
+    # --- the stream (occupants.Occupant), before bytes flow
 
     def answered(self, status: int, headers: dict[str, str]) -> None:
         tunnel = self._tunnel

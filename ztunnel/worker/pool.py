@@ -20,8 +20,9 @@ from mesh.model.address import SocketAddress
 from mesh.model.identity import SpiffeId
 from ztunnel.plan.plan import Flag
 from ztunnel.worker.context import Context
+from ztunnel.worker.occupants import Occupant
 from ztunnel.worker.sockets import Dial, Namespace
-from ztunnel.worker.tunnel import Occupant, Tunnel
+from ztunnel.worker.tunnel import Tunnel
 
 NETWORK_POLICY_HINT = " (is port 15008 open, in NetworkPolicies too?)"
 
@@ -53,7 +54,7 @@ class ClientTunnel(Tunnel):
 
     def __init__(self, context: Context, sock: socket.socket, key: Key, owner: Shelf) -> None:
         session = context.certificates.session(key.source, server=False)
-        super().__init__(context.loop, sock, session, context.settings)
+        super().__init__(context, sock, session)
         self._key = key
         self._owner = owner
         self._most = context.settings.pool_streams

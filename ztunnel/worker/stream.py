@@ -148,7 +148,7 @@ class Stream:
         if self._in_ended:
             self._shut_down()
 
-    # --- the tunnel (tunnel.Occupant)
+    # --- the tunnel (occupants.Occupant)
 
     def answered(self, status: int, headers: dict[str, str]) -> None:
         """Only once, and before there was a pump."""

@@ -7,18 +7,17 @@ Until the peer has proved who it is, not a byte of HTTP/2 is sent.
 
 from __future__ import annotations
 
-import logging
 import socket
 from abc import ABC, abstractmethod
-from typing import Protocol
 
 from mesh.hbone import SERVER_LIMITS, Connection, ConnectionFailed, ErrorCode, Role
 from mesh.identity.errors import PeerRejected, TlsClosed, TlsFailed
 from mesh.identity.tls import TlsSession
 from mesh.model.identity import SpiffeId
 from ztunnel.plan.plan import Flag
-from ztunnel.worker.loop import HANGUP, OUT, Callback, Loop, Timer
-from ztunnel.worker.settings import Settings
+from ztunnel.worker.context import Context
+from ztunnel.worker.loop import HANGUP, OUT, Callback, Timer
+from ztunnel.worker.occupants import Occupant, Occupants
 from ztunnel.worker.sockets import say
 
 RECEIVE_SIZE = 256 << 10  # ciphertext per recv: many records, and still a fair turn for the others
@@ -29,31 +28,19 @@ PING = b"ambit-ka"
 _ciphertext = memoryview(bytearray(RECEIVE_SIZE))
 _plaintext = memoryview(bytearray(RECEIVE_SIZE + SERVER_LIMITS.max_header_list))
 
-log = logging.getLogger("worker.tunnel")
 
-
-class Occupant(Protocol):
-    """What sits at our end of a stream; at first somebody who waits for an answer, later the pump."""
-
-    def answered(self, status: int, headers: dict[str, str]) -> None: ...
-    def push(self, pieces: list[memoryview]) -> None: ...
-    def ended(self) -> None: ...
-    def peer_reset(self, code: int) -> None: ...
-    def writable(self) -> None: ...
-    def lost(self, reason: str) -> None:
-        """The tunnel is gone."""
-
-
-class Tunnel(ABC):
+class Tunnel(Occupants, ABC):
     """Both roles; what differs is below `# --- roles`. Also the `Handler` of its HTTP/2 connection."""
 
     is_client: bool
 
-    def __init__(self, loop: Loop, sock: socket.socket, session: TlsSession, settings: Settings) -> None:
-        self.loop = loop
-        self.settings = settings
+    def __init__(self, context: Context, sock: socket.socket, session: TlsSession) -> None:
+        super().__init__()
+        self.loop = loop = context.loop
+        self.settings = settings = context.settings
+        self._open_tunnels = context.tunnels
+        self._open_tunnels.add(self)
         self.peer: SpiffeId | None = None
-        self.streams: dict[int, Occupant] = {}
         self.retired = False  # takes no new streams and closes after the last
         self.closed = False
         self._sock = sock
@@ -62,7 +49,8 @@ class Tunnel(ABC):
         self._settings_came = False
         self._pending: memoryview | None = None  # ciphertext that the kernel has not taken
         self._marked = False
-        self._farewell = False  # GOAWAY is said: close once everything is sent
+        self._farewell = False  # GOAWAY is said: end once everything is sent
+        self._shut = False  # our end is said; the peer's is awaited
         self._waiting: list[Occupant] = []
         self._timer: Timer | None = loop.later(settings.handshake_timeout, self._handshake_timed_out)
         self._unanswered_since: float | None = None
@@ -72,10 +60,6 @@ class Tunnel(ABC):
         """Starts the handshake. The socket is watched already; its handler becomes `event`."""
         self.loop.hand_over(self._sock.fileno(), self.event)
         self._receive()
-
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None and not self.closed
 
     @property
     def usable(self) -> bool:
@@ -142,6 +126,7 @@ class Tunnel(ABC):
             self._mark()
         if not self.streams:
             self._say_farewell()
+        self._stream_released()
 
     def break_off(self, reason: str) -> None:
         """Ends everything on it now."""
@@ -168,14 +153,14 @@ class Tunnel(ABC):
         """Everything on it breaks; what is staged (an alert, a GOAWAY) leaves if the kernel takes it."""
         if self.closed:
             return
-        if self._pending is None:
+        if self._pending is None and not self._shut:
             self._flush_last()
         self._close()
         established = self.peer is not None
         for occupant in list(self.streams.values()):
             occupant.lost(reason)
         self.streams.clear()
-        self._gone(flag, reason, established)
+        self._gone(flag, "" if self._shut else reason, established)
 
     def _flush_last(self) -> None:
         try:
@@ -189,6 +174,7 @@ class Tunnel(ABC):
 
     def _close(self) -> None:
         self.closed = True
+        self._open_tunnels.discard(self)
         self._waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -278,7 +264,7 @@ class Tunnel(ABC):
         connection = self._connection
         if connection is not None and connection.failure is not None:
             self._fail(Flag.NONE, f"the peer broke HTTP/2: {connection.failure}")
-        if self.closed or self._pending is not None:
+        if self.closed or self._shut or self._pending is not None:
             return
         try:
             if connection is not None and connection.staged:
@@ -314,14 +300,21 @@ class Tunnel(ABC):
         connection = self._connection
         if connection is not None and connection.staged:
             self._mark()  # staged while the kernel was not taking anything
-        elif self._farewell and not self.streams:
-            self._session.close()
-            self._flush_last()
-            self._close()
-            self._gone(Flag.NONE, "", True)
-            return
-        if self._waiting:
             self._wake()
+        elif self._farewell and not self.streams:
+            self._shut_down()
+        elif self._waiting:
+            self._wake()
+
+    def _shut_down(self) -> None:
+        """Not close: with something unread that would be RST, and could take what we sent last with it."""
+        self._session.close()
+        self._flush_last()
+        self._shut = True
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            self._fail(Flag.NONE, say(error.errno or 0))
 
     def _wake(self) -> None:
         waiting, self._waiting = self._waiting, []
@@ -364,37 +357,10 @@ class Tunnel(ABC):
     def _idle_too_long(self, now: float) -> bool:
         return self.is_client and not self.streams and now - self._idle_since >= self.settings.pool_idle
 
-    # --- HTTP/2 says (mesh.hbone.Handler)
+    # --- HTTP/2 says of the connection (mesh.hbone.Handler)
 
     def request_received(self, stream: int, headers: dict[str, str], ended: bool) -> None:
         raise NotImplementedError  # only a server's connection calls it
-
-    def response_received(self, stream: int, status: int, headers: dict[str, str], ended: bool) -> None:
-        occupant = self.streams.get(stream)
-        if occupant is not None:
-            occupant.answered(status, headers)
-            if ended:
-                self.stream_ended(stream)
-
-    def data_received(self, stream: int, pieces: list[memoryview]) -> None:
-        occupant = self.streams.get(stream)
-        if occupant is not None:
-            occupant.push(pieces)
-
-    def stream_ended(self, stream: int) -> None:
-        occupant = self.streams.get(stream)
-        if occupant is not None:
-            occupant.ended()
-
-    def stream_reset(self, stream: int, code: int) -> None:
-        occupant = self.streams.get(stream)
-        if occupant is not None:
-            occupant.peer_reset(code)
-
-    def stream_writable(self, stream: int) -> None:
-        occupant = self.streams.get(stream)
-        if occupant is not None:
-            occupant.writable()
 
     def connection_writable(self) -> None:
         if self._waiting:
@@ -403,7 +369,9 @@ class Tunnel(ABC):
     def limits_changed(self) -> None:
         if not self._settings_came:
             self._settings_came = True
-            self._restart_timer(self.settings.ping_interval, self._tick)
+            if not self._farewell:
+                self._restart_timer(self.settings.ping_interval, self._tick)
+        self._stream_released()  # the peer may allow more of them now
 
     def ping_acknowledged(self, payload: bytes) -> None:
         self._unanswered_since = None  # any byte that comes proves as much

@@ -149,6 +149,7 @@ class Worker:
             "pods": len(self._pods),
             "connections": len(self._book),
             "connections_waiting_for_agent": len(self._arrivals),
+            "tunnels": len(self._context.tunnels),
             "accept_pauses": self._listeners.pauses,
             "records_dropped": self._channel.dropped if self._channel else 0,
             **self._dns_counts,
@@ -290,7 +291,8 @@ class Worker:
 
     def _drained(self) -> None:
         assert self._draining_until is not None
-        if len(self._book) and self.loop.now < self._draining_until:
+        standing = len(self._book) or self._context.tunnels
+        if standing and self.loop.now < self._draining_until:
             self.loop.later(DRAIN_POLL, self._drained)
             return
         if len(self._book):
