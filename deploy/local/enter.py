@@ -63,7 +63,7 @@ def _join_network(netns: str) -> None:
 
 
 def _make_mounts(binds: list[list[str]], hidden: list[str], hostname: str) -> None:
-    """The mesh's namespace files are hidden: a pod that held a copy of their mounts would keep other pods' alive."""
+    """Hidden are the keys of the mesh, and its namespace files: a copy of their mounts would keep other pods' alive."""
     syscalls.unshare(syscalls.CLONE_NEWNS | syscalls.CLONE_NEWUTS)
     syscalls.mount("", "/", flags=syscalls.MS_REC | syscalls.MS_PRIVATE)
     socket.sethostname(hostname)

@@ -128,7 +128,7 @@ def surroundings(instance: Instance, node: NodeAddresses, pod: Mapping[str, Any]
         netns=sandbox.netns,
         cgroup=instance.node(node.name).pod_cgroup(sandbox.uid),
         binds=tuple((str(sandbox.directory / name), f"/etc/{name}") for name in files if Path("/etc", name).exists()),
-        hidden=(str(instance.runtime), str(NAMED_NETNS), NSCD),
+        hidden=(str(instance.runtime), str(instance.state), str(NAMED_NETNS), NSCD),
         volumes=_volumes(pod, sandbox),
     )
 
