@@ -24,8 +24,12 @@ lint: setup           ## ruff and the import rule
 types: setup          ## mypy, strict
 	@.venv/bin/mypy
 
-bench: setup          ## byte path against Envoy (perf/README.md)
-	@$(PYTHON) -m perf.bench $(ARGS)
+bench: setup perf/build/load  ## byte path against Envoy; CASE="rr crr" SYSTEM="ambit envoy" to choose (perf/README.md)
+	@$(PYTHON) -m perf.bench $(addprefix --case=,$(CASE)) $(addprefix --system=,$(SYSTEM)) $(ARGS)
+
+perf/build/load: perf/load/load.c
+	@command -v $(CC) >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; }
+	@mkdir -p $(@D) && $(CC) -O2 -Wall -Wextra -Wno-sign-compare -o $@ $<
 
 clean:                ## end a local mesh and forget what was built
 	@[ ! -x .venv/bin/ambit ] || .venv/bin/ambit local down

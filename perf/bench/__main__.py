@@ -1,0 +1,139 @@
+"""Runs the benchmark: `make bench`, `make bench CASE="rr crr" SYSTEM="ambit envoy"`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from deploy.local.entry import CannotRun
+from deploy.local.errors import LocalError
+from perf.bench import chart, haproxy, table
+from perf.bench.cases import CASES, Case, Job, Name, schedule, select
+from perf.bench.measure import Figures, measure
+from perf.bench.results import as_json, rows
+from perf.bench.systems import System, running
+from perf.bench.testbed import LOAD, Testbed, testbed
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "perf" / "results.json"
+CHART = ROOT / "docs" / "performance.svg"
+COLUMNS = (
+    TextColumn("{task.description}"),
+    BarColumn(),
+    MofNCompleteColumn(),
+    TimeElapsedColumn(),
+    TimeRemainingColumn(),
+)
+
+Measured = list[tuple[Job, Figures]]
+WIDE = 110  # columns that the table needs: better a terminal that breaks lines than figures that are cut
+console = Console(highlight=False, width=max(Console().width, WIDE))
+trouble = Console(stderr=True, highlight=False)
+
+
+def main(
+    case: Annotated[list[str] | None, typer.Option(help="A case, or what names of cases begin with.")] = None,
+    system: Annotated[list[Name] | None, typer.Option(help="A system to measure.")] = None,
+    runs: Annotated[int, typer.Option(min=1, help="How often each system is measured on each case.")] = 5,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long one measurement takes.")] = 1.0,
+    listing: Annotated[bool, typer.Option("--list", help="Name the cases and end.")] = False,
+) -> None:
+    """Measure the byte path: all cases on all systems, unless some are named."""
+    if listing:
+        for each in CASES:
+            console.print(f"{each.name:12}{each.title} ({', '.join(each.systems)})")
+        return
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
+    try:
+        cases = select(case or (), system or ())
+        failed = _bench(cases, runs, seconds, whole=not case and not system)
+    except (LocalError, CannotRun, ValueError) as error:
+        trouble.print(f"bench: {error}", style="red", markup=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        trouble.print("bench: interrupted; everything it had started is gone")
+        raise typer.Exit(130) from None
+    raise typer.Exit(1 if failed else 0)
+
+
+def _bench(cases: Sequence[Case], runs: int, seconds: float, whole: bool) -> int:
+    """How many measurements failed."""
+    if not LOAD.exists():
+        raise LocalError(f"{LOAD} is not built: make bench builds it")
+    jobs = schedule(cases, runs)
+    with Progress(*COLUMNS, console=trouble) as progress:
+        task = progress.add_task("Preparing", total=len(jobs))
+
+        def tell(sentence: str) -> None:
+            progress.update(task, description=sentence)
+            if not trouble.is_terminal:
+                progress.console.print(sentence, markup=False)
+
+        systems = list(dict.fromkeys(job.system for job in jobs))
+        if Name.HAPROXY in systems:
+            haproxy.install(tell)
+        with testbed(tell) as bed, running(bed, systems) as known:
+            measured, complaints = _run(bed, known, jobs, seconds, progress)
+    _report(cases, measured, complaints, whole)
+    return len(complaints)
+
+
+def _run(
+    bed: Testbed, systems: Mapping[Name, System], jobs: Sequence[Job], seconds: float, progress: Progress
+) -> tuple[Measured, list[str]]:
+    task = progress.task_ids[0]
+    measured: Measured = []
+    complaints = []
+    for job in jobs:
+        progress.update(task, description=f"{job.case.name} · {job.system}")
+        try:
+            measured.append((job, measure(bed, systems[job.system], job.case, seconds)))
+        except (LocalError, CannotRun, OSError) as error:
+            complaints.append(f"{job.case.name} on {job.system}, run {job.run + 1}: {error}")
+            progress.console.print(f"[red]failed[/red] {complaints[-1]}")
+        progress.advance(task)
+    return measured, complaints
+
+
+def _report(cases: Sequence[Case], measured: Measured, complaints: Sequence[str], whole: bool) -> None:
+    found = rows(cases, measured)
+    RESULTS.write_text(json.dumps(as_json(found), indent=1) + "\n")
+    names = [name for name in Name if any(name in row.results for row in found)]
+    console.print(table.render(found, names))
+    console.print(f"{_conditions()}. Spread of each figure: {RESULTS.relative_to(ROOT)}")
+    if whole:
+        CHART.write_text(chart.draw(found, _conditions()))
+        console.print(f"Chart: {CHART.relative_to(ROOT)}")
+    for complaint in complaints:
+        trouble.print(f"failed: {complaint}", style="red", markup=False)
+
+
+def _conditions() -> str:
+    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+    system = os.uname()
+    load = os.getloadavg()[2]
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}, {os.cpu_count()} cores for all, "
+        f"Linux {system.release} {system.machine}, load average {load:.1f}"
+    )
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.argv[0] = "bench"
+    typer.run(main)
