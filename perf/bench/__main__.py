@@ -37,7 +37,7 @@ COLUMNS = (
 )
 
 Measured = list[tuple[Job, Figures]]
-WIDE = 110  # columns that the table needs: better a terminal that breaks lines than figures that are cut
+WIDE = 124  # columns that the table needs: better a terminal that breaks lines than figures that are cut
 console = Console(highlight=False, width=max(Console().width, WIDE))
 trouble = Console(stderr=True, highlight=False)
 
