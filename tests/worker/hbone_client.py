@@ -90,6 +90,9 @@ class HboneClient:
             while True:
                 self._read()
 
+    def close(self) -> None:
+        self._sock.close()
+
     def _data(self, stream: int) -> bytes:
         return b"".join(e.data for e in self.events if isinstance(e, DataReceived) and e.stream_id == stream)
 
