@@ -1,0 +1,1 @@
+"""The shipped programs on other kernels than this machine's: each boots in an emulator, over this root directory."""
