@@ -130,10 +130,11 @@ class Connection(Struct, frozen=True):
     flags: str = "-"  # Istio's response flags: - DENY CONNECT TLS_FAILURE IDENTITY_ERROR ...
     error: str = ""  # why it was refused or broke
     opened: bool = True  # false: refused before anything was dialled, so it was never in `Opened`
+    announced: bool = True  # false in `Closed`: so short that no `Opened` told of it
 
 
 class Opened(Message, frozen=True):
-    """Connections that began since the last such message."""
+    """Connections that began since the last such message and still live."""
 
     connections: tuple[Connection, ...]
 

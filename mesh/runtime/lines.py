@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 
 QUEUE_LINES = 10_000  # as ztunnel's log queue; at 500 bytes a line this is 5 MB
 BATCH_LINES = 256  # lines per write
+COMPANY = 0.01  # seconds that a line waits for others: waking the thread for each costs more than the line
 
 
 class LineWriter:
@@ -43,6 +45,8 @@ class LineWriter:
         open_ = True
         while open_:
             lines = [self._queue.get()]
+            if lines != [None] and self._queue.qsize() < BATCH_LINES:
+                time.sleep(COMPANY)
             while len(lines) < BATCH_LINES and not self._queue.empty():
                 lines.append(self._queue.get())
             open_ = None not in lines

@@ -25,12 +25,20 @@ FIELDS = "fields"  # the attribute of a LogRecord that holds its key-value pairs
 
 def configure(writer: LineWriter, as_json: bool, levels: Mapping[str, str]) -> None:
     """All loggers write to `writer`. `levels` maps targets to level names; "" is everything else."""
+    _say_no_more_than_is_shown()
     root = logging.getLogger()
     root.handlers[:] = [_Handler(writer, as_json)]
     root.setLevel(LEVELS[levels.get("", "info")])
     for target, level in levels.items():
         if target:
             logging.getLogger(target).setLevel(LEVELS[level])
+
+
+def _say_no_more_than_is_shown() -> None:
+    """Thread, process and caller are looked up for every record, and no line has them (Python's logging HOWTO,
+    "Optimization")."""
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
 
 
 def parse_levels(text: str) -> dict[str, str]:

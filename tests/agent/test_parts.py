@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -139,6 +140,27 @@ def test_bytes_count_while_a_connection_lives_and_never_go_down() -> None:
     assert shown["istio_tcp_received_bytes_total"] == 15
     assert shown["istio_tcp_sent_bytes_total"] == 22
     assert shown["istio_tcp_connections_opened_total"] == shown["istio_tcp_connections_closed_total"] == 1
+
+
+def test_a_connection_too_short_to_be_announced_counts_once() -> None:
+    metrics = ConnectionMetrics()
+    metrics.closed(replace(OUTBOUND, announced=False), STATE)
+    shown = samples(metrics)
+    assert shown["istio_tcp_connections_opened_total"] == shown["istio_tcp_connections_closed_total"] == 1
+
+
+def test_labels_follow_the_mesh() -> None:
+    metrics, state = ConnectionMetrics(), MeshState(STATE.snapshot())
+    metrics.opened(OUTBOUND, state)
+    state.apply(MeshUpdate(workloads=(dataclasses.replace(WEB, canonical_name="renamed"),)))
+    metrics.opened(OUTBOUND, state)
+    names = [
+        sample.labels["source_canonical_service"]
+        for family in metrics.collect()
+        for sample in family.samples
+        if sample.name == "istio_tcp_connections_opened_total"
+    ]
+    assert names[1] == "renamed" != names[0]
 
 
 def test_what_was_refused_is_a_failure_and_not_a_connection() -> None:

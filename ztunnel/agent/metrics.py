@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from mesh.model.state import MeshState
-from ztunnel.agent.telemetry import LABELS, ends, labels
+from ztunnel.agent.telemetry import LABELS, Labels, ends
 from ztunnel.feed import Connection
 
 Values = tuple[str, ...]
@@ -23,6 +23,7 @@ class ConnectionMetrics(Collector):
     `live`; what has been shown never goes down, as Prometheus demands of a counter."""
 
     def __init__(self) -> None:
+        self._labels = Labels()
         self._opened: dict[Values, int] = {}
         self._closed: dict[Values, int] = {}
         self._failed: dict[Values, int] = {}
@@ -30,14 +31,16 @@ class ConnectionMetrics(Collector):
         self._shown_bytes: dict[Values, tuple[int, int]] = {}
 
     def opened(self, connection: Connection, state: MeshState) -> None:
-        _count(self._opened, labels(connection, ends(connection, state)))
+        _count(self._opened, self._labels.of(connection, ends(connection, state)))
 
     def closed(self, connection: Connection, state: MeshState) -> None:
         known = ends(connection, state)
         if connection.flags != "-":
-            _count(self._failed, labels(connection, known, connection.flags))
+            _count(self._failed, self._labels.of(connection, known, connection.flags))
         if connection.opened:
-            values = labels(connection, known)
+            values = self._labels.of(connection, known)
+            if not connection.announced:
+                _count(self._opened, values)
             _count(self._closed, values)
             _add(self._ended_bytes, values, connection)
 
@@ -45,7 +48,7 @@ class ConnectionMetrics(Collector):
         """All connections that live now."""
         now = dict(self._ended_bytes)
         for connection in connections:
-            _add(now, labels(connection, ends(connection, state)), connection)
+            _add(now, self._labels.of(connection, ends(connection, state)), connection)
         for values, (sent, received) in now.items():
             shown = self._shown_bytes.get(values, (0, 0))
             self._shown_bytes[values] = max(shown[0], sent), max(shown[1], received)

@@ -16,6 +16,7 @@ from ztunnel.feed import Connection
 UNKNOWN = "unknown"
 OUTBOUND = "outbound"
 HBONE = "HBONE"
+REMEMBERED = 4096  # pairs of ends: those that talk to each other are few
 
 _SIDE = ("workload", "canonical_service", "canonical_revision", "workload_namespace", "principal", "app", "version")
 _SIDE_MORE = ("cluster", "region", "zone")
@@ -64,6 +65,38 @@ def labels(connection: Connection, known: Ends, flags: str = "-") -> tuple[str, 
         "mutual_tls" if connection.protocol == HBONE else UNKNOWN,
         flags,
     )
+
+
+class Labels:
+    """`labels`, remembered: connections of the same ends have the same, until the mesh tells an end anew."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[object, ...], tuple[Ends, tuple[str, ...]]] = {}
+
+    def of(self, connection: Connection, known: Ends, flags: str = "-") -> tuple[str, ...]:
+        key = (
+            connection.direction,
+            connection.protocol,
+            connection.workload,
+            connection.peer_workload,
+            connection.source_identity,
+            connection.destination_identity,
+            connection.destination_service,
+            flags,
+        )
+        found = self._known.get(key)
+        if found is not None and _same(found[0], known):
+            return found[1]
+        if len(self._known) >= REMEMBERED:
+            self._known.clear()
+        values = labels(connection, known, flags)
+        self._known[key] = known, values
+        return values
+
+
+def _same(one: Ends, other: Ends) -> bool:
+    """By identity: what the mesh tells anew is a new object."""
+    return one.source is other.source and one.destination is other.destination and one.service is other.service
 
 
 def _side(workload: Workload | None, identity: SpiffeId | None) -> tuple[str, ...]:

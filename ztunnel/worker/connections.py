@@ -20,6 +20,7 @@ HBONE = "HBONE"
 TCP = "TCP"
 OUTBOUND = "outbound"
 INBOUND = "inbound"
+_ANNOUNCED = object()
 
 
 class Carrier(Protocol):
@@ -74,7 +75,7 @@ class Record:
         self.flag = Flag.NONE
         self.opened = False
 
-    def value(self, ended: float | None = None, error: str = "") -> feed.Connection:
+    def value(self, ended: float | None = None, error: str = "", announced: bool = True) -> feed.Connection:
         sent, received = self.final_counts or (self.carrier.counts() if self.carrier else (0, 0))
         return feed.Connection(
             direction=self.direction,
@@ -94,6 +95,7 @@ class Record:
             flags=str(self.flag),
             error=error,
             opened=self.opened,
+            announced=announced,
         )
 
 
@@ -104,7 +106,7 @@ class Book:
         self._loop = loop
         self._send = _nobody
         self._live: dict[Record, None] = {}
-        self._opened: list[feed.Connection] = []
+        self._unannounced: dict[Record, None] = {}  # live, and the agent has not heard of them
         self._closed: list[feed.Connection] = []
         self._reporting = False
 
@@ -117,8 +119,7 @@ class Book:
     def open(self, record: Record) -> None:
         """Its way is decided; it will be dialled."""
         record.opened = True
-        self._live[record] = None
-        self._opened.append(record.value())
+        self._live[record] = self._unannounced[record] = None
         self._report_later()
 
     def close(self, record: Record, flag: Flag = Flag.NONE, error: str = "") -> None:
@@ -129,7 +130,8 @@ class Book:
         if flag is not Flag.NONE:
             record.flag = flag
         self._live.pop(record, None)
-        self._closed.append(record.value(time.time(), error))
+        announced = self._unannounced.pop(record, _ANNOUNCED) is _ANNOUNCED
+        self._closed.append(record.value(time.time(), error, announced))
         self._report_later()
 
     def live(self) -> list[Record]:
@@ -137,15 +139,15 @@ class Book:
 
     def report(self) -> None:
         self._reporting = False
-        opened, self._opened = self._opened, []
+        opened, self._unannounced = self._unannounced, {}
         closed, self._closed = self._closed, []
         if opened:
-            self._send(feed.Opened(tuple(opened)))
+            self._send(feed.Opened(tuple([record.value() for record in opened])))
         if closed:
             self._send(feed.Closed(tuple(closed)))
 
     def _report_later(self) -> None:
-        if len(self._opened) + len(self._closed) >= REPORT_SIZE:
+        if len(self._unannounced) + len(self._closed) >= REPORT_SIZE:
             self.report()
         elif not self._reporting:
             self._reporting = True
