@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import cast
 
-from dnslib import QTYPE, DNSError, DNSRecord
+from dnslib import RCODE, DNSError, DNSQuestion, DNSRecord
 
 from deploy.local import namespaces
 from deploy.local.addresses import DNS_V4, DNS_V6
@@ -58,7 +58,7 @@ class DnsServer:
     async def _answer_datagram(self, data: bytes, reply: Callable[[bytes], None]) -> None:
         query = _parse(data)
         if query is not None:
-            found = self._own(query)
+            found = await self._own(query)
             reply(answer.fit(found, query) if found is not None else await self._forward(data, query, stream=False))
 
     async def _serve_stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -69,7 +69,7 @@ class DnsServer:
                 query = _parse(data)
                 if query is None:
                     return
-                found = self._own(query)
+                found = await self._own(query)
                 message = found.pack() if found is not None else await self._forward(data, query, stream=True)
                 writer.write(len(message).to_bytes(2, "big") + message)
                 await writer.drain()
@@ -78,9 +78,22 @@ class DnsServer:
         finally:
             writer.close()
 
-    def _own(self, query: DNSRecord) -> DNSRecord | None:
+    async def _own(self, query: DNSRecord) -> DNSRecord | None:
         self._turn += 1
-        return answer.answer(query, self._names(), self._domain, self._turn)
+        reply = answer.answer(query, self._names(), self._domain, self._turn)
+        if reply is not None and (target := answer.open_alias(reply, self._domain)):
+            await self._resolve_alias(reply, target)
+        return reply
+
+    async def _resolve_alias(self, reply: DNSRecord, target: str) -> None:
+        """Adds what others know of the name that an alias leads to: stub resolvers do not ask for it themselves."""
+        question = DNSRecord(q=DNSQuestion(target, reply.q.qtype))
+        found = _message(await self._forward(question.pack(), question, stream=True))
+        if found is None:
+            reply.header.rcode = RCODE.SERVFAIL
+            return
+        reply.header.rcode = found.header.rcode
+        reply.add_answer(*found.rr)
 
     async def _forward(self, data: bytes, query: DNSRecord, stream: bool) -> bytes:
         ask = _ask_stream if stream else _ask_datagram
@@ -120,11 +133,15 @@ def resolvers(resolv_conf: str) -> tuple[SocketAddress, ...]:
 
 def _parse(data: bytes) -> DNSRecord | None:
     """None for what is no query: it gets no answer."""
+    query = _message(data)
+    return query if query is not None and query.questions and query.header.qr == 0 else None
+
+
+def _message(data: bytes) -> DNSRecord | None:
     try:
-        query = DNSRecord.parse(data)
+        return DNSRecord.parse(data)
     except (DNSError, ValueError, IndexError):
         return None
-    return query if query.questions and query.header.qr == 0 and query.q.qtype in QTYPE.forward else None
 
 
 def _family(ip: Ip) -> socket.AddressFamily:
