@@ -72,7 +72,7 @@ def _bench(cases: Sequence[Case], runs: int, seconds: float, whole: bool) -> int
     """How many measurements failed."""
     if not LOAD.exists():
         raise LocalError(f"{LOAD} is not built: make bench builds it")
-    jobs = schedule(cases, runs)
+    jobs, conditions = schedule(cases, runs), _conditions()
     with Progress(*COLUMNS, console=trouble) as progress:
         task = progress.add_task("Preparing", total=len(jobs))
 
@@ -86,7 +86,7 @@ def _bench(cases: Sequence[Case], runs: int, seconds: float, whole: bool) -> int
             haproxy.install(tell)
         with testbed(tell) as bed, running(bed, systems) as known:
             measured, complaints = _run(bed, known, jobs, seconds, progress)
-    _report(cases, measured, complaints, whole)
+    _report(cases, measured, complaints, conditions if whole else "")
     return len(complaints)
 
 
@@ -107,26 +107,28 @@ def _run(
     return measured, complaints
 
 
-def _report(cases: Sequence[Case], measured: Measured, complaints: Sequence[str], whole: bool) -> None:
+def _report(cases: Sequence[Case], measured: Measured, complaints: Sequence[str], conditions: str) -> None:
+    """`conditions`: of a run of everything, the only kind that makes a chart."""
     found = rows(cases, measured)
     RESULTS.write_text(json.dumps(as_json(found), indent=1) + "\n")
     names = [name for name in Name if any(name in row.results for row in found)]
     console.print(table.render(found, names))
-    console.print(f"{_conditions()}. Spread of each figure: {RESULTS.relative_to(ROOT)}")
-    if whole:
-        CHART.write_text(chart.draw(found, _conditions()))
+    console.print(f"Spread of each figure: {RESULTS.relative_to(ROOT)}")
+    if conditions:
+        CHART.write_text(chart.draw(found, conditions))
         console.print(f"Chart: {CHART.relative_to(ROOT)}")
     for complaint in complaints:
         trouble.print(f"failed: {complaint}", style="red", markup=False)
 
 
 def _conditions() -> str:
-    commit = subprocess.run(["git", "-C", ROOT, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    system = os.uname()
-    load = os.getloadavg()[2]
+    """When and where, and how busy the machine was before."""
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True)
+    system, load = os.uname(), os.getloadavg()[0]
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}, {os.cpu_count()} cores for all, "
-        f"Linux {system.release} {system.machine}, load average {load:.1f}"
+        f"Linux {system.release} {system.machine}, load average {load:.1f} before"
     )
 
 

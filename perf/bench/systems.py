@@ -6,7 +6,7 @@ import socket
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from deploy.local.errors import LocalError
@@ -48,6 +48,11 @@ class System:
         return self.client_side() | self.server_side()
 
 
+def _beside_pods(place: Place) -> Place:
+    """The cgroup that a node's ztunnel would have."""
+    return replace(place, cgroup=place.cgroup.parents[2] / "system")
+
+
 class Proxy:
     """One process that listens, and can be started anew."""
 
@@ -58,7 +63,9 @@ class Proxy:
     def start(self) -> None:
         """Returns once it listens. Raises LocalError, with what it said last."""
         with self._log.open("w") as log:
-            self._process = self._place.start(self._command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+            # A session of its own, as pods and ztunnels have: the scheduler groups processes by session.
+            options = {"stdout": log, "stderr": log, "stdin": subprocess.DEVNULL, "start_new_session": True}
+            self._process = self._place.start(self._command, **options)
         until(self._is_listening, f"{self._command[0]} ({self._log.name})")
 
     def end(self) -> None:
@@ -136,9 +143,14 @@ def _envoy(bed: Testbed) -> tuple[Proxy, Proxy]:
     envoy.server(files / "envoy-server.json", issue(files, "server"), tunnel, PORTS)
     envoy.client(files / "envoy-client.json", issue(files, "client"), ENVOY, PORTS, tunnel)
     return (
-        Proxy(place.server, envoy.command(files / "envoy-server.json"), tunnel, files / "envoy-server.log"),
         Proxy(
-            place.client, envoy.command(files / "envoy-client.json"), ("127.0.0.1", ENVOY), files / "envoy-client.log"
+            _beside_pods(place.server), envoy.command(files / "envoy-server.json"), tunnel, files / "envoy-server.log"
+        ),
+        Proxy(
+            _beside_pods(place.client),
+            envoy.command(files / "envoy-client.json"),
+            ("127.0.0.1", ENVOY),
+            files / "envoy-client.log",
         ),
     )
 
@@ -149,9 +161,14 @@ def _haproxy(bed: Testbed) -> tuple[Proxy, Proxy]:
     haproxy.server(files / "haproxy-server.cfg", issue(files, "server"), tunnel, PORTS)
     haproxy.client(files / "haproxy-client.cfg", issue(files, "client"), HAPROXY, len(PORTS), tunnel)
     return (
-        Proxy(place.server, haproxy.command(files / "haproxy-server.cfg"), tunnel, files / "haproxy-server.log"),
         Proxy(
-            place.client,
+            _beside_pods(place.server),
+            haproxy.command(files / "haproxy-server.cfg"),
+            tunnel,
+            files / "haproxy-server.log",
+        ),
+        Proxy(
+            _beside_pods(place.client),
             haproxy.command(files / "haproxy-client.cfg"),
             ("127.0.0.1", HAPROXY),
             files / "haproxy-client.log",

@@ -29,6 +29,7 @@ LOCK = Path("/run/ambit-bench.lock")
 LOAD = Path(__file__).resolve().parents[1] / "build" / "load"
 PLAIN, MESH, LABELLED = "plain", "mesh", "labelled"  # namespaces
 CLIENT_NODE, SERVER_NODE = "node1", "node2"
+OUTSIDE_NODES = ("outside1", "outside2")  # cgroups that no eBPF program is attached to
 APP = 9000  # echo; the load program's sink and source are on the next two
 OUTSIDE_APP = 9100  # the same, of a server that the eBPF programs do not see
 PATIENCE = 30.0
@@ -133,8 +134,14 @@ def _with_pods() -> Testbed:
     places = [_place(instance, namespace, name) for namespace, name in wanted]
     for place in places:
         place.set_sysctl(*TIME_WAITS)
-    outside = [Place(each.netns, instance.control_cgroup / "bench", each.ip) for each in places[:2]]
-    return Testbed(instance, Pair(*places[:2]), Pair(*outside), Pair(*places[2:4]), places[4])
+    client, server = (_outside(instance, each, node) for each, node in zip(places, OUTSIDE_NODES, strict=False))
+    return Testbed(instance, Pair(*places[:2]), Pair(client, server), Pair(*places[2:4]), places[4])
+
+
+def _outside(instance: Instance, place: Place, node: str) -> Place:
+    """The same network, in cgroups of the same shape as a node's: the scheduler's accounts walk up from where a task
+    ran to what it has in common with the next one, on each switch, and that would be taken for the mesh's doing."""
+    return Place(place.netns, instance.cgroup / node / "pods" / "pod" / "load", place.ip)
 
 
 async def _apply(pods: list[tuple[str, str]]) -> None:
