@@ -32,7 +32,10 @@ static __always_inline bool reach_loopback(struct bpf_sock_addr *ctx)
 }
 
 /* The local address that the socket would have without a mesh: getsockname() shows it, and ztunnel sees who dials. What
- * the app has bound stays as it is, and a bind that fails only leaves the loopback address. */
+ * the app has bound stays as it is, and a bind that fails only leaves the loopback address.
+ *
+ * IPv4 only. The kernel answers for an IPv6 socket that is closed already (TIME_WAIT) on the interface of the pod's
+ * address, so that no answer reaches ::1. There getsockname.c shows the address instead. */
 static __always_inline void speak_as_pod4(struct bpf_sock_addr *ctx, const struct pod *pod)
 {
 	struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr = {pod->ip4}};
@@ -40,18 +43,13 @@ static __always_inline void speak_as_pod4(struct bpf_sock_addr *ctx, const struc
 		bpf_bind(ctx, (struct sockaddr *)&own, sizeof(own));
 }
 
-static __always_inline void speak_as_pod6(struct bpf_sock_addr *ctx, const struct pod *pod, bool mapped)
+static __always_inline void speak_as_pod4_mapped(struct bpf_sock_addr *ctx, const struct pod *pod)
 {
 	struct sockaddr_in6 own = {.sin6_family = AF_INET6};
-	__be32 *ip = own.sin6_addr.in6_u.u6_addr32;
-	if (mapped) {
-		ip[2] = V4_PREFIX;
-		ip[3] = pod->ip4;
-	} else {
-		__builtin_memcpy(ip, pod->ip6, sizeof(pod->ip6));
-	}
+	own.sin6_addr.in6_u.u6_addr32[2] = V4_PREFIX;
+	own.sin6_addr.in6_u.u6_addr32[3] = pod->ip4;
 	bool unbound = !(ctx->sk->src_ip6[0] | ctx->sk->src_ip6[1] | ctx->sk->src_ip6[2] | ctx->sk->src_ip6[3]);
-	if (ip[3] && ctx->protocol == IPPROTO_TCP && unbound && !ctx->sk->src_port)
+	if (pod->ip4 && ctx->protocol == IPPROTO_TCP && unbound && !ctx->sk->src_port)
 		bpf_bind(ctx, (struct sockaddr *)&own, sizeof(own));
 }
 
@@ -109,7 +107,8 @@ int connect6(struct bpf_sock_addr *ctx)
 	struct disguise disguise = {.actual = ztunnel_for(&dialled, port), .shown = dialled};
 	if (!remember(ctx, netns, &disguise))
 		return REFUSE;
-	speak_as_pod6(ctx, pod, is_v4(&dialled));
+	if (is_v4(&dialled))
+		speak_as_pod4_mapped(ctx, pod);
 	write6(ctx, &disguise.actual);
 	return ALLOW;
 }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ebpf import cgroups, contract, syscalls
+from ebpf import cgroups, contract, hooks, syscalls
 from ebpf.maps import Map
 from ebpf.node import Capture, NotLoaded
 from tests.ebpf.stage import LOADER, ROOT, load, loader, new_cgroup, two_pods, unique_name
@@ -53,7 +53,7 @@ def test_load_and_unload(place: Place) -> None:
     pins, cgroup = place
     load(pins, cgroup)
     links = status(pins)["links"]
-    assert len(links) == 9
+    assert len(links) == len(hooks.CGROUP_HOOKS)
     assert {link["target"] for link in links.values()} == {cgroups.cgroup_id(cgroup)}
     assert loader("unload", "--pins", str(pins)).returncode == 0
     assert not pins.exists()
@@ -125,7 +125,7 @@ def test_two_loaders_at_once(place: Place) -> None:
     assert [each.wait(60) for each in both] == [0, 0]
     said = sorted(each.communicate()[0].split()[0] for each in both)
     assert said == [b"loaded", b"swapped"]
-    assert len(status(pins)["links"]) == 9
+    assert len(status(pins)["links"]) == len(hooks.CGROUP_HOOKS)
 
 
 # --- what earlier runs left
@@ -140,7 +140,7 @@ def test_a_half_finished_run_is_repaired(place: Place, lost: list[str]) -> None:
     for name in lost:
         remove(pins / name)
     load(pins, cgroup)
-    assert len(status(pins)["links"]) == 9
+    assert len(status(pins)["links"]) == len(hooks.CGROUP_HOOKS)
     Capture.open(pins).close()
 
 
@@ -177,7 +177,7 @@ def test_a_killed_loader_is_repaired(place: Place, after: float) -> None:
         victim.kill()
         victim.wait()
     load(pins, cgroup)
-    assert len(status(pins)["links"]) == 9
+    assert len(status(pins)["links"]) == len(hooks.CGROUP_HOOKS)
 
 
 def test_pins_of_a_crashed_run_whose_cgroup_is_gone(place: Place) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,20 @@ FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
 def enrolled_with_ztunnel(stage: Stage) -> None:
     stage.ztunnel(stage.a, outbound_ztunnel(stage.pins)).passed()
     stage.capture.enrol(stage.a.cookie)
+
+
+LAST_ACK = "09"  # enum in net/tcp_states.h, as /proc/net/tcp writes it
+
+
+def unacknowledged(patience: int = 50) -> int:
+    """Connections of this network namespace that still wait for their last acknowledgement after `patience` looks."""
+    for _ in range(patience):
+        lines = [line.split() for name in ("tcp", "tcp6") for line in open(f"/proc/thread-self/net/{name}")]
+        waiting = sum(words[3] == LAST_ACK for words in lines)
+        if not waiting:
+            return 0
+        time.sleep(0.05)
+    return waiting
 
 
 def dial(family: int, host: str, port: int, source: str | None = None) -> Any:
@@ -51,6 +66,20 @@ def test_the_local_address_is_the_pods_own(stage: Stage, family: int) -> None:
     peer, own, said = stage.app(stage.a, lambda: dial(family, stage.b.ip(family), 8080)).report()
     assert own.ip == stage.a.ip(family)
     assert said == f"15001 {peer}"
+
+
+@FAMILIES
+def test_a_closed_connection_is_acknowledged(stage: Stage, family: int) -> None:
+    """The last acknowledgement of each comes from a socket that is closed: none may be lost on its way."""
+    stage.ztunnel(stage.a, outbound_ztunnel(stage.pins)).passed()
+    stage.capture.enrol(stage.a.cookie, [stage.a.ip4, stage.a.ip6])
+
+    def many() -> int:
+        for _ in range(50):
+            dial(family, stage.b.ip(family), 8080)
+        return unacknowledged()
+
+    assert stage.app(stage.a, many).report() == 0
 
 
 def test_the_local_address_of_ipv4_on_an_ipv6_socket(stage: Stage) -> None:
