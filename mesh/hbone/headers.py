@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import hpack
 from hpack.table import HeaderTable
@@ -52,6 +53,7 @@ def encode(fields: Iterable[Field]) -> bytes:
     return b"".join([_encode_field(name, value) for name, value in fields])
 
 
+@lru_cache(maxsize=512)  # most are the same for all requests of a pod
 def _encode_field(name: str, value: str) -> bytes:
     if name == ":status" and (index := _STATIC_FIELD.get((name, value))):
         return bytes((0x80 | index,))

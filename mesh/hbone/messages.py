@@ -15,6 +15,7 @@ _is_name = re.compile(r"[!#$%&'*+\-.^_`|~0-9a-z]+").fullmatch
 _is_value = re.compile(r"(?![ \t])[^\x00\r\n]*(?<![ \t])").fullmatch
 _is_status = re.compile(r"[1-9][0-9][0-9]").fullmatch
 _CONNECTION_SPECIFIC = frozenset({"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"})
+_ORDINARY = frozenset({"baggage", "forwarded", "traceparent"})  # what each CONNECT of the mesh has
 _REQUEST_PSEUDO = frozenset({":method", ":scheme", ":authority", ":path"})
 _RESPONSE_PSEUDO = frozenset({":status"})
 _NO_PSEUDO: frozenset[str] = frozenset()
@@ -91,6 +92,8 @@ def _collect(fields: Iterable[Field], pseudo: frozenset[str]) -> dict[str, str]:
 
 
 def _check_name(name: str, value: str) -> None:
+    if name in _ORDINARY:
+        return
     if not _is_name(name):
         raise Malformed(f"a field is called {name!r}")
     if name in _CONNECTION_SPECIFIC or (name == "te" and value != "trailers"):

@@ -141,16 +141,23 @@ class FrameReader:
                 coming is not None
                 and not word & 0xFF
                 and flags & ~END_STREAM == 0
-                and 0 < size <= self._max_frame
+                and (size or flags)
+                and size <= self._max_frame
                 and size <= coming.allowance
                 and size <= window.allowance
                 and coming.body_left is None
                 and self.expected is None
             ):
-                coming.allowance -= size
-                window.allowance -= size
-                stream, left, self._ending = coming, size, flags
                 at += HEAD_SIZE
+                if size:
+                    coming.allowance -= size
+                    window.allowance -= size
+                    stream, left, self._ending = coming, size, flags
+                    continue
+                if pieces:
+                    deliver(coming.id, pieces)
+                    pieces = []
+                sink.data_ended(coming)
                 continue
             if pieces and stream is not None:
                 if not stream.gone:

@@ -137,6 +137,11 @@ class TlsSession:
             raise self._ended
         return filled
 
+    @property
+    def ended(self) -> bool:
+        """Whether the next `read_into` raises: after what it has returned, the peer closed or broke the connection."""
+        return self._ended is not None
+
     def write(self, view: bytes | bytearray | memoryview) -> None:
         """Encrypt all of it; the ciphertext waits in `take_out`. Raises TlsFailed."""
         rest = memoryview(view)

@@ -18,7 +18,12 @@ V4_MAPPED = "::ffff:"
 
 def canonical(text: str) -> Ip:
     """The canonical spelling of `text`; IPv4-mapped IPv6 becomes IPv4, a zone index goes. Raises ValueError."""
-    parsed = ip_address(text.partition("%")[0])
+    return _canonical(text.partition("%")[0])
+
+
+@lru_cache(maxsize=4096)  # addresses of peers in headers: the same few over and over; what is no address is not kept
+def _canonical(text: str) -> Ip:
+    parsed = ip_address(text)
     if isinstance(parsed, IPv6Address) and parsed.ipv4_mapped is not None:
         parsed = parsed.ipv4_mapped
     return Ip(str(parsed))

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote
 
 from mesh.model.address import SocketAddress
-from mesh.model.workload import Workload
+from mesh.model.workload import Workload, WorkloadType
 
 BAGGAGE = "baggage"
 FORWARDED = "forwarded"
@@ -74,14 +75,30 @@ _MEMBERS = {
 
 def build_baggage(workload: Workload) -> str:
     """Istio's keys in Istio's order, empty ones left out."""
+    return _baggage(
+        workload.cluster_id,
+        workload.namespace,
+        workload.workload_type,
+        workload.workload_name,
+        workload.canonical_name,
+        workload.canonical_revision,
+        workload.locality.region,
+        workload.locality.zone,
+    )
+
+
+@lru_cache(maxsize=1024)  # one for each pod of this node, needed for each of their connections
+def _baggage(
+    cluster: str, namespace: str, kind: WorkloadType, name: str, service: str, version: str, region: str, zone: str
+) -> str:
     members = (
-        ("k8s.cluster.name", workload.cluster_id),
-        ("k8s.namespace.name", workload.namespace),
-        (f"k8s.{workload.workload_type.name.lower()}.name", workload.workload_name),
-        ("service.name", workload.canonical_name),
-        ("service.version", workload.canonical_revision),
-        ("cloud.region", workload.locality.region),
-        ("cloud.availability_zone", workload.locality.zone),
+        ("k8s.cluster.name", cluster),
+        ("k8s.namespace.name", namespace),
+        (f"k8s.{kind.name.lower()}.name", name),
+        ("service.name", service),
+        ("service.version", version),
+        ("cloud.region", region),
+        ("cloud.availability_zone", zone),
     )
     return ",".join(f"{key}={quote(value, safe=_BAGGAGE_SAFE)}" for key, value in members if value)
 
@@ -131,12 +148,16 @@ def parse_forwarded(text: str) -> Forwarded:
         if pair is None or pair["name"].lower() in pairs:
             return Forwarded()
         quoted = pair["quoted"]
-        pairs[pair["name"].lower()] = pair["token"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+        pairs[pair["name"].lower()] = pair["token"] if quoted is None else _unescaped(quoted)
         if pair["end"] != ";":
             break
         position = pair.end()
     host = pairs.get("host", "")
     return Forwarded(_socket_address(pairs.get("for", "")), host if _HOSTNAME.fullmatch(host) else "")
+
+
+def _unescaped(quoted: str) -> str:
+    return re.sub(r"\\(.)", r"\1", quoted) if "\\" in quoted else quoted
 
 
 def _socket_address(text: str) -> SocketAddress | None:

@@ -59,7 +59,7 @@ def plan_inbound(mesh: MeshState, own: WorkloadUid, request: Connect) -> Inbound
     workload = mesh.workload(own)
     if workload is None:
         return Answer(503, f"workload {own} is not known (any more)")
-    find = _by_ip if is_ip(host) else _by_hostname
+    find = _by_ip if host == request.local.ip or is_ip(host) else _by_hostname
     target = find(mesh, workload, request.local, host, port)
     return target if isinstance(target, Answer) else _deliver(mesh, workload, request, target)
 

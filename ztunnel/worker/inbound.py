@@ -170,6 +170,8 @@ class Arrival:
 class Request:
     """One CONNECT until its bytes flow (occupants.Occupant)."""
 
+    __slots__ = ("_context", "_dial", "_early", "_ended", "_plan", "_record", "_stream", "_tunnel")
+
     def __init__(self, context: Context, tunnel: ServerTunnel, stream: int) -> None:
         self._context = context
         self._tunnel = tunnel
@@ -210,7 +212,7 @@ class Request:
         record.peer_workload = plan.source_workload
         self._context.book.open(record)
         self._dial = Dial(self._context.loop, plan.address, self._connected, self._not_connected)
-        self._dial.start(
+        self._dial.start_inside(
             self._tunnel.pod.network_namespace,
             self._context.settings.connect_timeout,
             lambda sock: self._context.capture.present_client(sock.fileno(), client),
@@ -219,7 +221,7 @@ class Request:
     def _connected(self, sock: socket.socket) -> None:
         plan, tunnel, record = self._plan, self._tunnel, self._record
         assert plan is not None
-        self._dial = None
+        told, self._dial = self._dial.told if self._dial else 0, None
         if plan.preamble and sock.send(plan.preamble) < len(plan.preamble):
             reset(self._context.loop, sock)
             self._answer(503, Flag.CONNECT, "the app does not take the PROXY header")
@@ -231,7 +233,7 @@ class Request:
         tunnel.streams[self._stream] = stream
         record.carrier = stream
         record.permit = plan.permit
-        stream.start(self._early, self._ended)
+        stream.start(told, self._early, self._ended)
 
     def _not_connected(self, code: int, reason: str) -> None:
         self._dial = None

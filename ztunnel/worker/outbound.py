@@ -30,6 +30,23 @@ ATTEMPTS = 3  # tunnels tried for one connection; nothing of the app's has been 
 class Outbound:
     """One captured connection until its bytes flow."""
 
+    __slots__ = (
+        "_attempts",
+        "_avoid",
+        "_context",
+        "_dial",
+        "_plan",
+        "_pod",
+        "_pool",
+        "_record",
+        "_sock",
+        "_source",
+        "_stream",
+        "_timer",
+        "_told",
+        "_tunnel",
+    )
+
     def __init__(self, context: Context, pool: Pool, pod: Pod, sock: socket.socket, source: SocketAddress) -> None:
         self._context = context
         self._pool = pool
@@ -44,6 +61,7 @@ class Outbound:
         self._attempts = 0
         self._avoid: frozenset[WorkloadUid] = frozenset()
         self._timer: Timer | None = None
+        self._told = 0  # events of the app's socket: their edges are not repeated to the pump
 
     def begin(self) -> None:
         assert self._sock is not None
@@ -221,6 +239,7 @@ class Outbound:
     # --- the app's socket, before bytes flow
 
     def event(self, event: int) -> None:
+        self._told |= event
         if event & BROKEN and self._sock is not None:
             if self._dial is not None:
                 self._dial.cancel()
@@ -245,7 +264,7 @@ class Outbound:
         stream = Stream(tunnel, self._stream, sock, lambda why: self._context.book.close(record, error=why))
         tunnel.streams[self._stream] = stream
         record.carrier = stream
-        stream.start()
+        stream.start(self._told)
 
     def push(self, pieces: list[memoryview]) -> None:
         """HTTP/2 does not hand on DATA before a response."""

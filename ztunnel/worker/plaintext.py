@@ -55,7 +55,7 @@ class Plaintext:
         self._dial = Dial(
             self._context.loop, plan.address, lambda sock: self._connected(sock, plan.permit), self._not_connected
         )
-        self._dial.start(
+        self._dial.start_inside(
             self._pod.network_namespace,
             self._context.settings.connect_timeout,
             lambda sock: capture.present_client(sock.fileno(), plan.client),

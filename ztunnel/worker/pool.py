@@ -61,10 +61,10 @@ class ClientTunnel(Tunnel):
 
     @property
     def has_room(self) -> bool:
-        if not self.usable or len(self.streams) >= self._most:
-            return False
         connection = self._connection
-        return connection is not None and connection.available_streams > 0
+        if connection is None or self.closed or self.retired or len(self.streams) >= self._most:
+            return False
+        return connection.available_streams > 0  # none when it is going away
 
     def connect(self, authority: str, headers: tuple[tuple[str, str], ...], occupant: Occupant) -> int:
         """Opens a stream. `has_room` must hold."""

@@ -48,9 +48,13 @@ class Namespace:
             self._fd = -1
 
 
+def without_delay(sock: socket.socket) -> None:
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 def keep_alive(sock: socket.socket) -> None:
     """Small writes leave at once, dead peers are noticed. Accepted sockets inherit this from their listener."""
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    without_delay(sock)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL)
@@ -73,7 +77,7 @@ def say(code: int) -> str:
 class Dial:
     """One TCP connect in progress: ends in `done(socket)` or `failed(errno, sentence)`, or is cancelled."""
 
-    __slots__ = ("_address", "_done", "_failed", "_loop", "_sock", "_timer")
+    __slots__ = ("_address", "_done", "_failed", "_loop", "_sock", "_timer", "told")
 
     def __init__(
         self,
@@ -88,19 +92,33 @@ class Dial:
         self._failed = failed
         self._sock: socket.socket | None = None
         self._timer: Timer | None = None
+        self.told = 0  # events of the socket so far: their edges are not repeated to who takes it over
 
-    def start(
-        self, namespace: Namespace, timeout: float, prepare: Callable[[socket.socket], None] | None = None
+    def start(self, namespace: Namespace, timeout: float) -> None:
+        """To another machine, as far as we know. May call back before it returns."""
+        self._start(namespace, timeout, keep_alive)
+
+    def start_inside(self, namespace: Namespace, timeout: float, prepare: Callable[[socket.socket], None]) -> None:
+        """To a socket of the same network namespace: nothing can part the two, and most are connected at once.
+        `prepare` gets the socket before it connects. May call back before it returns."""
+
+        def prepare_inside(sock: socket.socket) -> None:
+            without_delay(sock)
+            prepare(sock)
+
+        self._start(namespace, timeout, prepare_inside, inside=True)
+
+    def _start(
+        self, namespace: Namespace, timeout: float, prepare: Callable[[socket.socket], None], inside: bool = False
     ) -> None:
-        """May call back before it returns. `prepare` gets the socket before it connects."""
         address = self._address
         try:
             sock = namespace.socket(socket.AF_INET6 if is_v6(address.ip) else socket.AF_INET)
             self._sock = sock
-            keep_alive(sock)
-            if prepare is not None:
-                prepare(sock)
+            prepare(sock)
             code = sock.connect_ex((address.ip, address.port))
+            if inside and code == errno.EINPROGRESS:
+                code = sock.connect_ex((address.ip, address.port))  # what became of it: the kernel has done it inline
         except OSError as error:
             self._fail(error.errno or errno.EIO)
             return
@@ -122,6 +140,7 @@ class Dial:
         self._fail(errno.EIO)
 
     def _event(self, event: int) -> None:
+        self.told |= event
         if self._sock is None or not event & (OUT | BROKEN):
             return
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

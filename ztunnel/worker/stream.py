@@ -57,16 +57,17 @@ class Stream:
         self._from_app = 0
         self._to_app = 0
 
-    def start(self, early: bytes | bytearray = b"", ended: bool = False) -> None:
-        """`early` and `ended` are what came through the tunnel before the app's socket was there."""
+    def start(self, told: int, early: bytes | bytearray = b"", ended: bool = False) -> None:
+        """`told`: events of the app's socket before now, whose edges are not repeated. `early` and `ended` are what
+        came through the tunnel before that socket was there."""
         assert self._sock is not None
         self._tunnel.loop.hand_over(self._sock.fileno(), self.event)
-        self._hangup = True  # the edge may be spent
+        self._hangup = bool(told & HANGUP)
         if early:
             self.push([memoryview(early)])
         if ended:
             self.ended()
-        if self._sock is not None:
+        if told & (IN | HANGUP) and self._sock is not None:
             self._pull()
 
     def counts(self) -> tuple[int, int]:

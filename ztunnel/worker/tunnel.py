@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 
-from mesh.hbone import SERVER_LIMITS, Connection, ConnectionFailed, ErrorCode, Role
+from mesh.hbone import SERVER_LIMITS, Budget, Connection, ConnectionFailed, ErrorCode, Role
 from mesh.identity.errors import PeerRejected, TlsClosed, TlsFailed
 from mesh.identity.tls import TlsSession
 from mesh.model.identity import SpiffeId
@@ -23,10 +23,12 @@ from ztunnel.worker.sockets import say
 RECEIVE_SIZE = 256 << 10  # ciphertext per recv: many records, and still a fair turn for the others
 FAREWELL_TIMEOUT = 5.0  # for the last bytes of a tunnel that is closed on purpose
 PING = b"ambit-ka"
+WINDOW_GROWTH = 64 << 20  # by which all windows of the process may grow: 16 streams at full speed, and a bound
 
 # What is received is used up before anything else runs, so one buffer of each kind serves all tunnels of the process.
 _ciphertext = memoryview(bytearray(RECEIVE_SIZE))
 _plaintext = memoryview(bytearray(RECEIVE_SIZE + SERVER_LIMITS.max_header_list))
+_growth = Budget(WINDOW_GROWTH)
 
 
 class Tunnel(Occupants, ABC):
@@ -176,6 +178,8 @@ class Tunnel(Occupants, ABC):
         self.closed = True
         self._open_tunnels.discard(self)
         self._waiting.clear()
+        if self._connection is not None:
+            self._connection.release()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -230,7 +234,7 @@ class Tunnel(Occupants, ABC):
             self._mark()
             return False
         self.peer = self._check_peer(self._session)
-        self._connection = Connection(self._role(), self, scratch=_plaintext)
+        self._connection = Connection(self._role(), self, scratch=_plaintext, budget=_growth)
         self._restart_timer(self.settings.preface_timeout, self._preface_timed_out)
         self._mark()
         self._established()
@@ -240,10 +244,13 @@ class Tunnel(Occupants, ABC):
         connection, session = self._connection, self._session
         assert connection is not None
         while not self.closed:
-            size = session.read_into(connection.receive_buffer())
+            room = connection.receive_buffer()
+            size = session.read_into(room)
             if not size:
                 break
             connection.received(size)
+            if size < len(room) and not session.ended:
+                break
         if connection.staged and not self._marked:
             self._mark()
 
