@@ -25,11 +25,13 @@ from .connection import Connection, GoingAway, TooManyStreams
 from .core import Handler
 from .frames import ConnectionFailed, ErrorCode
 from .limits import CLIENT_LIMITS, SERVER_LIMITS, FloodLimits, Limits, Role
+from .windows import Budget
 
 __all__ = [
     "CLIENT_LIMITS",
     "SERVER_LIMITS",
     "BadRequest",
+    "Budget",
     "ConnectRequest",
     "Connection",
     "ConnectionFailed",

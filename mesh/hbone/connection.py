@@ -25,6 +25,7 @@ from .limits import CLIENT_LIMITS, SERVER_LIMITS, Limits, Role
 from .settings import own_settings
 from .staging import LONGEST_REASON
 from .streams import Stream
+from .windows import Budget
 
 
 class TooManyStreams(Exception):
@@ -41,13 +42,20 @@ class Connection:
     __slots__ = ("_core", "_inbound", "_open", "_reader", "_reserved", "_staging")
 
     def __init__(
-        self, role: Role, handler: Handler, limits: Limits | None = None, scratch: memoryview | None = None
+        self,
+        role: Role,
+        handler: Handler,
+        limits: Limits | None = None,
+        scratch: memoryview | None = None,
+        budget: Budget | None = None,
     ) -> None:
-        """`scratch`: a receive buffer that all connections of a thread share; without it the connection has its own."""
+        """`scratch`: a receive buffer that all connections of a thread share; without it the connection has its own.
+        `budget`: by how much the windows of all connections that share it may grow.
+        """
         limits = limits or (CLIENT_LIMITS if role is Role.CLIENT else SERVER_LIMITS)
         if scratch is None:
             scratch = memoryview(bytearray(limits.receive_room + limits.max_header_list))
-        self._core = Core(role, handler, limits)
+        self._core = Core(role, handler, limits, budget or Budget(limits.connection_window))
         self._inbound = Inbound(self._core, scratch)
         self._staging = self._core.staging
         self._reader = self._inbound.reader
@@ -205,6 +213,7 @@ class Connection:
     def ping(self, payload: bytes) -> None:
         """Eight bytes that the peer returns. Also starts a new period for the flood limits: call it regularly."""
         self._inbound.new_period()
+        self._staging.tidy()
         self._core.stage(PING, 0, 0, payload)
 
     def go_away(self, code: ErrorCode = ErrorCode.NO_ERROR, reason: bytes = b"") -> None:
@@ -213,6 +222,10 @@ class Connection:
         core.going_away = True
         core.last_accepted = core.last_processed
         core.stage(GOAWAY, 0, 0, number(core.last_accepted) + number(code) + reason[:LONGEST_REASON])
+
+    def release(self) -> None:
+        """It is over and closed, and will not be used any more."""
+        self._core.give_back()
 
     @property
     def open_streams(self) -> int:

@@ -19,7 +19,7 @@ from .limits import Limits, Role
 from .settings import PeerSettings
 from .staging import Staging
 from .streams import Stream, StreamTable
-from .windows import RETURN_SHIFT, ConnectionWindow, grown
+from .windows import RETURN_SHIFT, Budget, ConnectionWindow, grown
 
 
 class Handler(Protocol):
@@ -63,6 +63,7 @@ class Core:
     """What a connection knows. `credit` is what we may send on all streams together."""
 
     __slots__ = (
+        "budget",
         "credit",
         "failure",
         "going_away",
@@ -81,7 +82,7 @@ class Core:
         "window",
     )
 
-    def __init__(self, role: Role, handler: Handler, limits: Limits) -> None:
+    def __init__(self, role: Role, handler: Handler, limits: Limits, budget: Budget) -> None:
         self.role, self.handler, self.limits = role, handler, limits
         self.staging = Staging(limits.staging, limits.control_room)
         self.streams = StreamTable(role)
@@ -90,6 +91,7 @@ class Core:
         self.window = ConnectionWindow(limits.connection_window)
         self.credit = self.granted = DEFAULT_WINDOW
         self.growth_left = limits.connection_window  # by which stream windows may still grow
+        self.budget = budget  # likewise, for all connections that share it
         self.turn = 0  # counts calls of received()
         self.waiting = False  # someone waits for connection credit
         self.going_away = False  # either side said GOAWAY
@@ -122,7 +124,16 @@ class Core:
     def close(self, id: int, *, reset_by_us: bool = False) -> None:
         stream = self.streams.close(id, reset_by_us=reset_by_us)
         if stream is not None:
-            self.growth_left += stream.window - self.limits.initial_window
+            self._grow_by(self.limits.initial_window - stream.window)
+
+    def _grow_by(self, growth: int) -> None:
+        self.growth_left -= growth
+        self.budget.left -= growth
+
+    def give_back(self) -> None:
+        """The connection is over: what its windows have grown by is free for others."""
+        for id in list(self.streams.open):
+            self.close(id)
 
     def close_if_over(self, stream: Stream) -> None:
         if stream.ended_in and stream.ended_out:
@@ -137,10 +148,10 @@ class Core:
     def _return_credit(self, stream: Stream) -> None:
         """WINDOW_UPDATE for what the reader took, and for the window's growth."""
         unread = stream.window - stream.allowance - stream.owed
-        most = min(self.limits.stream_window, stream.window + self.growth_left)
+        most = min(self.limits.stream_window, stream.window + min(self.growth_left, self.budget.left))
         window = grown(stream.window, unread, stream.owed, self.turn - stream.turn, most)
         growth = window - stream.window
-        self.growth_left -= growth
+        self._grow_by(growth)
         increment = stream.owed + growth
         stream.window, stream.owed, stream.turn = window, 0, self.turn
         stream.allowance += increment

@@ -38,7 +38,7 @@ class Limits:
     """Windows and sizes in bytes. The defaults are those of Istio's ztunnel (src/config.rs, src/proxy/h2/)."""
 
     stream_window: int = 4 * MIB  # what a stream's window grows to when its reader keeps up
-    initial_window: int = 256 * KIB  # what it starts with: the most that a slow reader can hold
+    initial_window: int = 64 * KIB  # what it starts with: the most that somebody who never reads makes us hold
     connection_window: int = 16 * MIB  # also the sum by which all windows of a connection together may grow
     max_frame: int = 1 * MIB
     max_concurrent_streams: int = 200  # of the peer's; a server's limit

@@ -1,7 +1,8 @@
 """The bytes that wait to be written out: one buffer per connection, filled by all streams, emptied by one TLS write.
 
 DATA may fill the buffer up to its data room; all other frames have room of their own behind it, so that they never wait
-for a slow network, and no more than that, so that a peer which asks without reading is found out.
+for a slow network, and no more than that, so that a peer which asks without reading is found out. A connection that
+carries little has a small buffer, so that idle ones cost little.
 """
 
 from __future__ import annotations
@@ -21,19 +22,21 @@ from .frames import (
 CELL = TLS_RECORD - HEAD_SIZE
 LONGEST_REASON = 256  # of the words in our GOAWAY
 FAREWELL = HEAD_SIZE + 8 + LONGEST_REASON  # always kept free for the last GOAWAY
+SMALL = TLS_RECORD + 2048  # of the small buffer: one record of DATA and some frames of other kinds
 
 
 class Staging:
     """`size` bytes are staged. A reserved room lies behind them and is lost when anything else is staged."""
 
-    __slots__ = ("_buffer", "_data_room", "_payload", "_room", "_shut", "size")
+    __slots__ = ("_buffer", "_data_room", "_full", "_is_small", "_payload", "_room", "_shut", "_used", "size")
 
     def __init__(self, data_room: int, control_room: int) -> None:
-        self._data_room = data_room
-        self._buffer = memoryview(bytearray(data_room + TLS_RECORD + control_room + FAREWELL))
+        self._full = data_room, data_room + TLS_RECORD + control_room
         self._room = 0  # what the last reserve offered
         self._shut = False
+        self._used = False  # the full buffer was needed since `tidy`
         self.size = 0
+        self._take_small()
         self.set_peer_max_frame(SMALLEST_MAX_FRAME)
 
     def set_peer_max_frame(self, size: int) -> None:
@@ -46,11 +49,35 @@ class Staging:
     def clear(self) -> None:
         self.size = self._room = 0
 
+    def tidy(self) -> None:
+        """Call it now and then: a buffer that was not filled since the last call is exchanged for a small one."""
+        if not self._used and not self.size and not self._is_small and not self._shut:
+            self._take_small()
+        self._used = False
+
+    def _take_small(self) -> None:
+        self._is_small = True
+        self._data_room = min(TLS_RECORD, self._full[0])
+        self._buffer = memoryview(bytearray(SMALL + FAREWELL))
+
+    def _take_full(self) -> None:
+        self._data_room, size = self._full
+        buffer = memoryview(bytearray(size + FAREWELL))
+        buffer[: self.size] = self._buffer[: self.size]
+        self._buffer = buffer
+        self._is_small = False
+        self._used = True
+
     def put(self, data: bytes) -> bool:
         """Stages whole frames that are not DATA with a payload; False when there is no room for them."""
-        end = self.size + len(data)
-        if self._shut or end > len(self._buffer) - FAREWELL:
+        if self._shut:
             return False
+        end = self.size + len(data)
+        if end > len(self._buffer) - FAREWELL:
+            if not self._is_small:
+                return False
+            self._take_full()
+            return self.put(data)
         self._buffer[self.size : end] = data
         self.size = end
         self._room = 0
@@ -73,6 +100,10 @@ class Staging:
         if room > self._payload:
             room = (room + HEAD_SIZE) // (self._payload + HEAD_SIZE) * self._payload
         elif room < CELL:
+            if self._is_small and not self._shut:
+                self._take_full()
+                return self.reserve(most)
+            self._used = True
             if room <= -HEAD_SIZE:
                 return None
             room = CELL  # the buffer holds a cell more than its data room, so that no tiny reads fill it up

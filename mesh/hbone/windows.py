@@ -31,6 +31,15 @@ def grown(window: int, unread: int, taken: int, turns: int, most: int) -> int:
     return max(window, min(window * 2, most)) if keeps_up and bulk else window
 
 
+class Budget:
+    """Bytes by which the windows of several connections together may still grow."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+
 class ConnectionWindow:
     """What the peer may still send on the whole connection."""
 

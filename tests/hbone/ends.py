@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.hbone import Connection, ErrorCode, Limits, Role
+from mesh.hbone import Budget, Connection, ErrorCode, Limits, Role
 
 
 class Recorder:
@@ -77,24 +77,30 @@ def drain(connection: Connection) -> bytes:
 
 
 def send(connection: Connection, stream: int, data: bytes, end: bool = False) -> int:
-    """Sends as much as credit and room allow in one go; how much that was."""
-    room = connection.reserve(stream)
-    size = 0
-    if room is not None:
-        size = min(len(room), len(data))
-        room[:size] = data[:size]
-    if size or not data:
-        connection.commit(stream, size, end and size == len(data))
-    return size
+    """Sends as much as credit and room allow; how much that was."""
+    sent = 0
+    while room := connection.reserve(stream):
+        size = min(len(room), len(data) - sent)
+        room[:size] = data[sent : sent + size]
+        sent += size
+        connection.commit(stream, size, end and sent == len(data))
+        if sent == len(data):
+            break
+    else:
+        if not data:
+            connection.commit(stream, 0, end)
+    return sent
 
 
 class Pair:
     """A client and a server whose bytes move when `exchange` is called."""
 
-    def __init__(self, client: Limits | None = None, server: Limits | None = None) -> None:
+    def __init__(
+        self, client: Limits | None = None, server: Limits | None = None, server_budget: Budget | None = None
+    ) -> None:
         self.at_client, self.at_server = Recorder(), Recorder()
         self.client = Connection(Role.CLIENT, self.at_client, client)
-        self.server = Connection(Role.SERVER, self.at_server, server)
+        self.server = Connection(Role.SERVER, self.at_server, server, budget=server_budget)
 
     def exchange(self, step: int | None = None) -> None:
         """Until neither has anything to say."""

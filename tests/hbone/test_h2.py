@@ -251,7 +251,7 @@ def test_h2_knows_our_limits() -> None:
     both = Both(Role.SERVER, Limits(max_concurrent_streams=3))
     settings = both.theirs.remote_settings
     assert (settings.max_concurrent_streams, settings.max_frame_size) == (3, 1 << 20)
-    assert (settings.initial_window_size, settings.max_header_list_size) == (256 << 10, 64 << 10)
+    assert (settings.initial_window_size, settings.max_header_list_size) == (64 << 10, 64 << 10)
     both = Both(Role.CLIENT)
     assert both.theirs.remote_settings.enable_push == 0
     assert both.theirs.remote_settings.max_header_list_size == 16 << 10

@@ -41,6 +41,10 @@ def test_what_is_committed_is_framed(peer_max_frame: int, chunks: list[tuple[int
 
 def test_a_frame_and_its_head_fill_a_tls_record() -> None:
     staging = Staging(256 << 10, 1000)
+    assert len(staging.reserve(1 << 20) or b"") == 16375, "nothing was sent so far: the buffer is small"
+    staging.commit(1, 16375, False)
+    assert len(staging.reserve(1 << 20) or b"") == 15 * 16375
+    staging.clear()
     assert len(staging.reserve(1 << 20) or b"") == 16 * 16375
     staging.commit(1, 16 * 16375, False)
     assert staging.size == 16 * 16384 == 256 << 10
@@ -100,3 +104,18 @@ def test_a_server_sends_nothing_before_its_response() -> None:
     with pytest.raises(ValueError, match="cannot be answered"):
         pair.server.respond(stream, 200)
     assert pair.server.reserve(stream) is not None
+
+
+def test_a_buffer_that_is_not_filled_any_more_becomes_small() -> None:
+    staging = Staging(256 << 10, 1000)
+    for _ in range(2):
+        staging.reserve(1 << 20)
+        staging.commit(1, 100, False)
+    assert len(staging.reserve(1 << 20) or b"") > 16375
+    staging.tidy()
+    staging.tidy()
+    assert len(staging.reserve(1 << 20) or b"") > 16375, "not while something is staged"
+    staging.clear()
+    staging.tidy()
+    staging.tidy()
+    assert len(staging.reserve(1 << 20) or b"") == 16375

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.hbone import Limits
+from mesh.hbone import Budget, Limits
 from mesh.hbone.windows import BULK_BYTES_PER_TURN, grown
 from tests.hbone import wire
 from tests.hbone.ends import Pair, drain, feed, send
@@ -46,7 +46,7 @@ def tunnel_pair(server: Limits | None = None) -> tuple[Pair, int]:
 
 def test_a_slow_reader_holds_its_first_window_and_stops_itself_alone() -> None:
     pair, slow = tunnel_pair()
-    assert in_flight(pair, slow) == 256 << 10
+    assert in_flight(pair, slow) == 64 << 10
     assert pair.client.starved(slow)
     fast = pair.tunnel()
     assert pump(pair, fast, 40 * MIB, 1 << 18) >= 40 * MIB
@@ -61,7 +61,7 @@ def test_bulk_with_a_quick_reader_grows_to_the_limit() -> None:
 def test_a_conversation_does_not_grow() -> None:
     pair, stream = tunnel_pair()
     pump(pair, stream, 2 * MIB, 512)
-    assert in_flight(pair, stream) <= 256 << 10
+    assert in_flight(pair, stream) <= 64 << 10
 
 
 def test_all_windows_together_grow_by_one_connection_window() -> None:
@@ -69,7 +69,20 @@ def test_all_windows_together_grow_by_one_connection_window() -> None:
     streams = [first] + [pair.tunnel() for _ in range(20)]
     for stream in streams:
         pump(pair, stream, 16 * MIB, 1 << 18)
-    assert sum(in_flight(pair, stream) for stream in streams) <= 16 * MIB + 21 * (256 << 10)
+    assert sum(in_flight(pair, stream) for stream in streams) <= 16 * MIB + 21 * (64 << 10)
+
+
+def test_connections_that_share_a_budget_grow_by_no_more_together() -> None:
+    budget = Budget(4 * MIB)
+    pairs = [Pair(server_budget=budget) for _ in range(3)]
+    for pair in pairs:
+        pair.exchange()
+        pump(pair, pair.tunnel(), 16 * MIB, 1 << 18)
+    assert budget.left < 64 << 10
+    assert sum(in_flight(pair, 1) for pair in pairs) <= 4 * MIB + 3 * (64 << 10)
+    for pair in pairs:
+        pair.server.release()
+    assert budget.left == 4 * MIB
 
 
 def test_closed_streams_return_their_growth() -> None:

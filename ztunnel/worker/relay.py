@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ztunnel.worker.loop import BROKEN, HANGUP, IN, OUT, Loop
 from ztunnel.worker.sockets import reset, say
 
-CHUNK = 256 << 10
+CHUNK = 64 << 10  # also the most that is held for somebody who does not read
 
 # A chunk is sent or copied before anything else runs, so one buffer serves all relays of the process.
 _chunk = memoryview(bytearray(CHUNK))
