@@ -4,6 +4,7 @@ import errno
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ LAST_ACK = "09"  # enum in net/tcp_states.h, as /proc/net/tcp writes it
 def unacknowledged(patience: int = 50) -> int:
     """Connections of this network namespace that still wait for their last acknowledgement after `patience` looks."""
     for _ in range(patience):
-        lines = [line.split() for name in ("tcp", "tcp6") for line in open(f"/proc/thread-self/net/{name}")]
-        waiting = sum(words[3] == LAST_ACK for words in lines)
+        tables = [Path("/proc/thread-self/net", name).read_text() for name in ("tcp", "tcp6")]
+        waiting = sum(line.split()[3] == LAST_ACK for table in tables for line in table.splitlines())
         if not waiting:
             return 0
         time.sleep(0.05)

@@ -58,7 +58,7 @@ class Mesh:
         self.environment.pop(DIRECTORY_VARIABLE, None)
         self._running: list[subprocess.Popen[str]] = []
 
-    def ambit(self, *words: str, stdin: str | None = None, timeout: float = 100) -> subprocess.CompletedProcess[str]:
+    def ambit(self, *words: str, stdin: str | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "cli", *words]
         return subprocess.run(
             command, env=self.environment, input=stdin, capture_output=True, text=True, timeout=timeout
@@ -161,6 +161,16 @@ def until(true: Callable[[], bool], what: str, patience: float = 30.0) -> None:
     while not true():
         assert time.monotonic() < deadline, f"{what}: not within {patience:.0f} s"
         time.sleep(0.05)
+
+
+# Scenarios move gigabytes and tens of thousands of connections, on machines that may be busy: only a hang is a failure.
+PATIENCE = 600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if HERE in item.path.parents:
+            item.add_marker(pytest.mark.timeout(PATIENCE))
 
 
 @pytest.fixture(scope="session")

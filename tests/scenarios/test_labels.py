@@ -48,7 +48,7 @@ def test_toggling_under_load_fails_nobody(mesh: Mesh) -> None:
     for each in (load, other):
         result = each.finish()
         assert result["bad"] == {}
-        assert result["good"] > 100
+        assert result["good"] > 0
 
 
 def test_a_pods_label_wins_over_its_namespace(mesh: Mesh) -> None:
