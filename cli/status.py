@@ -96,7 +96,8 @@ def _node(name: str, dump: Json, controller: Json) -> Node:
         return Node(name, ztunnel="not answering")
     pods = dump.get("workloadState", {}).values()
     live = sum(len(way) for pod in pods for way in pod.get("connections", {}).values())
-    return Node(name, "ready", sum(pod["state"] == UP for pod in pods), live, _synced(name, controller))
+    ready = "not ready" if dump.get("notReady") else "ready"
+    return Node(name, ready, sum(pod["state"] == UP for pod in pods), live, _synced(name, controller))
 
 
 def _synced(node: str, controller: Json) -> str:
@@ -146,6 +147,8 @@ def _enrolment_problems(enrolled: Iterable[Enrolled]) -> Iterable[str]:
 
 
 def _node_problems(node: str, dump: Json) -> Iterable[str]:
+    for reason in dump.get("notReady", {}).values():
+        yield f"ztunnel of {node} is not ready: {reason}"
     for certificate in dump.get("certificates", []):
         if certificate["state"] != "Available":
             yield f"{node}: certificate of {certificate['identity']}: {certificate['state']}"

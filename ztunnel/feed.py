@@ -96,6 +96,10 @@ class DescribeConnections(Message, frozen=True):
     number: int
 
 
+class Ping(Message, frozen=True):
+    """Asks for a `Ready`: a worker that hangs gives none."""
+
+
 # --- worker to agent
 
 
@@ -151,5 +155,5 @@ class Connections(Message, frozen=True):
     counters: dict[str, int]  # pool, queue and limit gauges by name
 
 
-ToWorker = Mesh | Certificate | CertificateMissing | PodAdded | PodRemoved | Drain | DescribeConnections
+ToWorker = Mesh | Certificate | CertificateMissing | PodAdded | PodRemoved | Drain | DescribeConnections | Ping
 ToAgent = Ready | PodFailed | Opened | Closed | Connections

@@ -16,6 +16,7 @@ from ztunnel.feed import (
     DescribeConnections,
     Drain,
     Mesh,
+    Ping,
     PodAdded,
     PodRemoved,
     ToWorker,
@@ -121,3 +122,5 @@ def _key(message: ToWorker) -> Hashable:
             return ("question", number)
         case Drain():
             return "drain"
+        case Ping():
+            return "ping"

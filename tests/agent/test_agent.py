@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import stat
 import subprocess
@@ -73,6 +75,19 @@ def test_the_node_agent_may_tell_of_a_pod_again(node: Node, web: TestPod) -> Non
     assert web.sockets() == before
 
 
+def test_a_worker_that_hangs_is_told_and_replaced(node: Node, web: TestPod) -> None:
+    node.start(AMBIT_WORKER_PATIENCE="3s")
+    node.agent.start_with(web)
+    eventually(node.ready, "readiness")
+    (hanging,) = node.workers()
+    os.kill(hanging, signal.SIGSTOP)
+    reason = f"worker {hanging} gives no sign of life"
+    eventually(lambda: reason in node.readiness()[1], "notice")
+    eventually(lambda: node.ready() and node.workers() - {hanging}, "another worker")
+    assert hanging not in node.workers()
+    assert node.dump()["notReady"] == {}
+
+
 def test_pods_that_a_new_snapshot_leaves_out_are_gone_and_kept_ones_stay(node: Node, web: TestPod) -> None:
     other = node.pod("other")
     node.control.publish(MeshUpdate(workloads=(other.workload(),)))
@@ -103,6 +118,7 @@ def test_a_port_in_use_is_told_and_tried_again(node: Node, web: TestPod) -> None
     assert node.agent.snapshot_sent() == ""
     assert "shop/web: TCP port 15008 is in use in the pod" in eventually(lambda: node.readiness()[1], "an answer")
     assert node.dump()["workloadState"][web.uid]["state"] == "Pending"
+    assert node.dump()["notReady"] == {"pods": "shop/web: TCP port 15008 is in use in the pod"}
     assert "workload_manager_pending_proxy_count 1.0" in node.metrics()
     squatter.close()
     eventually(node.ready, "readiness")

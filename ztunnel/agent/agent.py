@@ -63,7 +63,12 @@ class Agent:
         self._keeper = Keeper(self._snapshot, self._mesh_to_keep, self._secrets.credentials) if self._snapshot else None
         self._roster = Roster(directory and directory / ROSTER)
         self._workers = Workers(
-            config.process.workers, self._everything, self._told, self._workers_changed, self._roster
+            config.process.workers,
+            self._everything,
+            self._told,
+            self._workers_changed,
+            self._roster,
+            config.process.worker_patience,
         )
         self._pods = Pods(
             config.node.cluster_id,
@@ -79,7 +84,9 @@ class Agent:
         )
         self._enrolment = Enrolment(config.inpod.zds_path, self._pods, self._node_agent, self._prepared)
         self._inquiry = Inquiry(self._ask)
-        self._status = Status(config, self._mesh, self._secrets, self._pods, self._workers, self._writer)
+        self._status = Status(
+            config, self._mesh, self._secrets, self._pods, self._workers, self._writer, self._readiness
+        )
         self._metrics = Metrics(version(), self._status.metrics)
         self._access_log = AccessLog()
         self._xds = XdsClient(config.xds, config.node, self._mesh.received, self._metrics)
@@ -156,7 +163,9 @@ class Agent:
         self._replace_predecessor()
 
     def _workers_changed(self) -> None:
-        if self._workers.ready:
+        if hanging := self._workers.hanging:
+            self._readiness.wait_for("workers", f"worker {hanging[0]} gives no sign of life")
+        elif self._workers.ready:
             self._readiness.met("workers")
         else:
             self._readiness.wait_for("workers", WORKER_STARTS)

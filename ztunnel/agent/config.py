@@ -18,6 +18,7 @@ DEFAULT_TOKEN = "./var/run/secrets/tokens/istio-token"
 DEFAULT_ZDS = "/var/run/ztunnel/ztunnel.sock"
 MAX_WORKERS = 256
 SHORTEST_TTL = 1.0  # seconds; anything below would renew without end
+SHORTEST_PATIENCE = 1.0  # seconds: a worker that is asked more often does little else
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -65,6 +66,7 @@ class Inpod:
 @dataclass(frozen=True, slots=True)
 class Process:
     workers: int
+    worker_patience: float  # seconds that a worker may give no sign of life before it is replaced
     drain_deadline: float  # seconds
     state_directory: Path | None  # None: nothing is kept across restarts
     log_json: bool
@@ -131,6 +133,7 @@ def _process(reader: _Reader) -> Process:
     state = reader.text("AMBIT_STATE_DIR")
     return Process(
         workers=reader.parsed("ZTUNNEL_WORKERS", "1", _workers),
+        worker_patience=reader.parsed("AMBIT_WORKER_PATIENCE", "30s", _patience),
         drain_deadline=drain.drain_deadline(
             reader.parsed("CONNECTION_TERMINATION_DEADLINE", "", _optional_duration),
             reader.parsed("TERMINATION_GRACE_PERIOD_SECONDS", "", _optional_seconds),
@@ -178,6 +181,13 @@ def _ttl(text: str) -> float:
     seconds = duration(text)
     if seconds < SHORTEST_TTL:
         raise ValueError(f"shorter than {SHORTEST_TTL:g} s")
+    return seconds
+
+
+def _patience(text: str) -> float:
+    seconds = duration(text)
+    if seconds < SHORTEST_PATIENCE:
+        raise ValueError(f"shorter than {SHORTEST_PATIENCE:g} s")
     return seconds
 
 

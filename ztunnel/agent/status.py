@@ -13,6 +13,7 @@ from prometheus_client.core import Metric
 
 from mesh.runtime.lines import LineWriter
 from mesh.runtime.logs import LEVELS
+from mesh.runtime.readiness import Readiness
 from ztunnel.agent import dump
 from ztunnel.agent.config import Config
 from ztunnel.agent.mesh_feed import MeshFeed
@@ -34,7 +35,14 @@ class Status:
     """Reads its owners when asked."""
 
     def __init__(
-        self, config: Config, mesh: MeshFeed, secrets: Secrets, pods: Pods, workers: Workers, writer: LineWriter
+        self,
+        config: Config,
+        mesh: MeshFeed,
+        secrets: Secrets,
+        pods: Pods,
+        workers: Workers,
+        writer: LineWriter,
+        readiness: Readiness,
     ) -> None:
         self._config = config
         self._mesh = mesh
@@ -42,16 +50,18 @@ class Status:
         self._pods = pods
         self._workers = workers
         self._writer = writer
+        self._readiness = readiness
         self.worker_counters: dict[str, int] = {}
 
     def config_dump(self, connections: Iterable[Connection]) -> dict[str, Any]:
-        """Istio's keys (src/admin.rs)."""
+        """Istio's keys (src/admin.rs), and `notReady`: what is waited for, with the reasons."""
         live = list(connections)
         return {
             **dump.mesh(self._mesh.state),
             "staticConfig": {"workloads": [], "policies": [], "services": []},
             "version": {"version": version(), "component": "ztunnel"},
             "config": self._settings(),
+            "notReady": dict(self._readiness.waiting),
             "certificates": [dump.certificate(*each) for each in self._secrets.describe()],
             "workloadState": {pod.uid: _pod(pod, live) for pod in self._pods},
         }

@@ -13,10 +13,12 @@ from mesh.model.workload import WorkloadUid
 from mesh.runtime.backoff import Backoff
 from ztunnel.agent.process import ProcessId, Roster, identify, spawn
 from ztunnel.channel import AgentChannel, ChannelBroken
-from ztunnel.feed import Drain, PodAdded, PodFailed, PodRemoved, Ready, ToAgent, ToWorker
+from ztunnel.feed import Drain, Ping, PodAdded, PodFailed, PodRemoved, Ready, ToAgent, ToWorker
 
 RESTART_START, RESTART_CAP = 0.02, 1.0  # seconds: at once, but one that dies at once is no busy loop
 STABLE_AFTER = 10.0  # seconds: a worker that lived this long did not die of its start
+PATIENCE_ASKS = 6  # times that a worker is asked for a sign of life before it is given up
+WORRYING = 2  # unanswered ones: until then a busy machine explains it
 KILL_AFTER = 1.0  # seconds past the drain deadline
 
 log = logging.getLogger("workers")
@@ -32,6 +34,7 @@ class Worker:
     ) -> None:
         self.process = process
         self.ready = False  # it has taken in what was known when it started
+        self.unanswered = 0  # times that it was asked for a sign of life since it gave one
         self.serving: frozenset[WorkloadUid] = frozenset()
         self.failed: dict[WorkloadUid, str] = {}
         self.ended = asyncio.Event()
@@ -51,6 +54,16 @@ class Worker:
         self._channel.outbox.put(message, descriptors)
         if not self._writing:
             self._flush()
+
+    def ask_for_life(self) -> None:
+        """One that has taken in the mesh is told from now on; nothing that it does takes long."""
+        if self.ready:
+            self.unanswered += 1
+            self.tell(Ping())
+
+    @property
+    def hangs(self) -> bool:
+        return self.unanswered > WORRYING
 
     def _flush(self) -> None:
         if self.ended.is_set():
@@ -80,6 +93,7 @@ class Worker:
         match message:
             case Ready(pods=pods):
                 self.ready = True
+                self.unanswered = 0
                 self.serving = frozenset(pods)
             case PodFailed(uid=uid, reason=reason):
                 self.failed[uid] = reason
@@ -118,12 +132,14 @@ class Workers:
         receive: Callable[[ToAgent], None],
         changed: Callable[[], None],
         roster: Roster,
+        patience: float,
     ) -> None:
         self._count = count
         self._state = state
         self._receive_further = receive
         self._changed = changed
         self._roster = roster
+        self._patience = patience
         self._workers: dict[int, Worker] = {}  # by slot
         self._tasks: list[asyncio.Task[None]] = []
         self._waiting: set[asyncio.Future[None]] = set()
@@ -132,6 +148,7 @@ class Workers:
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._keep(slot), name=f"worker {slot}") for slot in range(self._count)]
+        self._watch = asyncio.create_task(self._watch_for_ever(), name="watch over workers")
 
     def publish(self, message: ToWorker, descriptors: tuple[int, ...] = ()) -> None:
         for worker in self._workers.values():
@@ -140,6 +157,11 @@ class Workers:
     @property
     def running(self) -> int:
         return len(self._workers)
+
+    @property
+    def hanging(self) -> list[int]:
+        """The process ids of those that have not given a sign of life for some time."""
+        return [worker.process.pid for worker in self._workers.values() if worker.hangs]
 
     @property
     def ready(self) -> bool:
@@ -163,6 +185,7 @@ class Workers:
     async def drain(self, deadline: float) -> None:
         """Tells all to end; returns when they have, at the latest shortly after `deadline` seconds."""
         self._draining = True
+        self._watch.cancel()
         self.publish(Drain(deadline))
         ends = [asyncio.create_task(worker.ended.wait()) for worker in self._workers.values()]
         if ends:
@@ -184,6 +207,20 @@ class Workers:
                 backoff.succeeded()
             self.restarts += 1
             await asyncio.sleep(backoff.after_failure(random.random()))
+
+    async def _watch_for_ever(self) -> None:
+        """Turns are counted, not seconds: when the whole machine has paused, workers have had as few as this agent."""
+        while True:
+            await asyncio.sleep(self._patience / PATIENCE_ASKS)
+            before = self.hanging
+            for worker in self._workers.values():
+                if worker.unanswered >= PATIENCE_ASKS:
+                    log.error("worker %d hangs: no sign of life for %g s", worker.process.pid, self._patience)
+                    worker.process.kill()
+                else:
+                    worker.ask_for_life()
+            if self.hanging != before:
+                self._changed()
 
     async def _run_one(self, slot: int) -> None:
         try:

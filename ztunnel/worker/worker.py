@@ -133,6 +133,8 @@ class Worker:
                 self._remove_pod(uid, linger)
             case feed.Drain(deadline=deadline):
                 self.drain(deadline)
+            case feed.Ping():
+                pass
             case feed.DescribeConnections(number=number):
                 self._describe(number)
                 return False
