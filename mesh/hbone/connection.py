@@ -211,7 +211,7 @@ class Connection:
     # --- the connection
 
     def ping(self, payload: bytes) -> None:
-        """Eight bytes that the peer returns. Also starts a new period for the flood limits: call it regularly."""
+        """Eight bytes that the peer returns. Also starts a new period for floods and deadlines: call it regularly."""
         self._inbound.new_period()
         self._staging.tidy()
         self._core.stage(PING, 0, 0, payload)

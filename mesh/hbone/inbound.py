@@ -62,7 +62,19 @@ def size_error(reason: str) -> ConnectionFailed:
 class Inbound:
     """The reader's sink: changes the state, answers what needs an answer, tells the handler."""
 
-    __slots__ = ("_block", "_core", "_decoder", "_earned_from", "_handler", "_on_frame", "reader")
+    __slots__ = (
+        "_acknowledged",
+        "_begun",
+        "_block",
+        "_core",
+        "_decoder",
+        "_earned_from",
+        "_handler",
+        "_on_frame",
+        "_periods",
+        "_unfinished",
+        "reader",
+    )
 
     def __init__(self, core: Core, scratch: memoryview) -> None:
         limits = core.limits
@@ -70,6 +82,10 @@ class Inbound:
         self._decoder = HeaderDecoder(limits.max_header_list)
         self._block = BlockAssembler(limits.max_header_list, limits.floods.fragments)
         self._earned_from = 0
+        self._periods = 0
+        self._acknowledged = False  # our SETTINGS
+        self._begun = 0  # frames and header blocks that were begun
+        self._unfinished: int | None = None  # the one that was under way when the period began
         self.reader = FrameReader(
             self,
             core.streams.open,
@@ -107,6 +123,8 @@ class Inbound:
             raise protocol_error(f"a frame of type {kind} on stream {stream}")
         if size is not None and len(payload) != size:
             raise size_error(f"a frame of type {kind} with {len(payload)} bytes, not {size}")
+        if kind != CONTINUATION:
+            self._begun += 1
         try:
             self._on_frame[kind](stream, flags, payload)
         except StreamFailed as failure:
@@ -295,6 +313,7 @@ class Inbound:
                 raise size_error("an acknowledgement of SETTINGS with a payload")
             if self.reader.expected is not None:
                 raise protocol_error("the first frame acknowledges SETTINGS")
+            self._acknowledged = True
             return
         if len(payload) % 6:
             raise size_error(f"SETTINGS with {len(payload)} bytes, not a multiple of 6")
@@ -384,6 +403,14 @@ class Inbound:
         return sent // BYTES_PER_UPDATE + self._core.streams.count * UPDATES_PER_STREAM
 
     def new_period(self) -> None:
+        """What the peer has owed for a whole period ends the connection (RFC 9113 sections 6.5.3 and 10.5)."""
+        self._periods += 1
+        if self._periods > 1 and not self._acknowledged:
+            self._core.fail(ConnectionFailed(ErrorCode.SETTINGS_TIMEOUT, "SETTINGS are not acknowledged"))
+        unfinished = self._begun if self.reader.unfinished else None
+        if unfinished is not None and unfinished == self._unfinished:
+            self._core.fail(ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "a header block or frame does not end"))
+        self._unfinished = unfinished
         self._core.guard.new_period()
         self._earned_from = self._work_done()
 

@@ -86,6 +86,11 @@ class FrameReader:
         self._ending = 0
         self.expected: int | None = SETTINGS  # the only frame type that may come now; None for any
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether a frame other than DATA, or a header block, has begun and not ended."""
+        return len(self._kept) >= HEAD_SIZE or self.expected == CONTINUATION
+
     def buffer(self) -> memoryview:
         """Where to put what is received next."""
         kept = len(self._kept)

@@ -10,7 +10,7 @@ from mesh.hbone import Connection, ConnectionFailed, ErrorCode, FloodLimits, Lim
 from tests.hbone import wire
 from tests.hbone.ends import Pair, Recorder, drain, feed, send
 
-TUNNEL = wire.PREFACE + wire.settings() + wire.headers(1, wire.CONNECT)
+TUNNEL = wire.PREFACE + wire.settings() + wire.raw(wire.SETTINGS, wire.ACK) + wire.headers(1, wire.CONNECT)
 
 # Each makes the nth unit of a flood.
 FLOODS: dict[str, Callable[[int], bytes]] = {
@@ -110,3 +110,45 @@ def test_data_never_takes_the_room_of_control_frames() -> None:
     kinds = [frame.kind for frame in wire.read(drain(pair.server))]
     assert kinds.count(wire.PING) == 100
     assert pair.server.reserve(stream) is not None, "room again once it is written out"
+
+
+# --- deadlines, which the keepalives count
+
+
+def test_settings_that_are_never_acknowledged_end_the_connection() -> None:
+    connection = Connection(Role.SERVER, Recorder())
+    feed(connection, wire.PREFACE + wire.settings())
+    connection.ping(bytes(8))
+    assert connection.failure is None
+    connection.ping(bytes(8))
+    assert connection.failure is not None
+    assert connection.failure.code is ErrorCode.SETTINGS_TIMEOUT
+    assert list(wire.read(drain(connection)))[-1].kind == wire.GOAWAY
+
+
+UNFINISHED = {
+    "a header block": wire.raw(wire.HEADERS, 0, 3, b"") + wire.raw(wire.CONTINUATION, 0, 3, b""),
+    "a frame": wire.headers(3, wire.CONNECT)[:-1],
+}
+
+
+@pytest.mark.parametrize("name", UNFINISHED)
+def test_what_does_not_end_for_a_whole_period_ends_the_connection(name: str) -> None:
+    connection = Connection(Role.SERVER, Recorder())
+    feed(connection, TUNNEL + UNFINISHED[name])
+    connection.ping(bytes(8))
+    assert connection.failure is None
+    if name == "a header block":  # a drop now and then is no excuse
+        feed(connection, wire.raw(wire.CONTINUATION, 0, 3, b""))
+    connection.ping(bytes(8))
+    assert connection.failure is not None
+    assert connection.failure.code is ErrorCode.ENHANCE_YOUR_CALM
+
+
+def test_data_may_come_as_slowly_as_it_likes() -> None:
+    connection = Connection(Role.SERVER, Recorder())
+    feed(connection, TUNNEL + wire.raw(wire.DATA, 0, 1, b"", length=1000))
+    for _ in range(10):
+        connection.ping(bytes(8))
+        feed(connection, b"x")
+    assert connection.failure is None

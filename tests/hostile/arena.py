@@ -122,8 +122,11 @@ LEFT = {
     "pool_waiting",
     "inbound_tunnels",
     "inbound_handshakes",
-    "buffered_bytes",
-    "timers",
+    "inbound_peers",
+    "inbound_streams",
+    "inbound_held_bytes",
+    "pool_streams",
+    "pool_held_bytes",
 }
 
 

@@ -7,6 +7,7 @@ from inside the pod, and sees the real client; 200 is said only once the app has
 from __future__ import annotations
 
 import socket
+from collections import Counter
 
 from mesh.hbone import ErrorCode
 from mesh.identity.peers import check_client
@@ -71,19 +72,34 @@ class ServerTunnel(Tunnel):
 
 
 class Gate:
-    """All inbound tunnels of the worker, from accept on. Handshakes under way are bounded for each pod."""
+    """All inbound tunnels of the worker, from accept on.
+
+    Tunnels are bounded, also for each peer's address; handshakes under way are bounded for each pod.
+    """
 
     def __init__(self, context: Context) -> None:
         self.context = context
         self._handshakes: dict[Pod, dict[ServerTunnel, None]] = {}
         self._tunnels: dict[ServerTunnel, None] = {}
+        self._peers: Counter[str] = Counter()  # tunnels by the peer's address, handshakes included
+        self._refused = 0
 
     def accept(self, pod: Pod, sock: socket.socket, local: SocketAddress, remote: SocketAddress) -> None:
         """A connection to the pod's port 15008; it waits a little for a new pod's workload and certificate."""
         self.context.loop.watch(sock.fileno(), _ignore)
         Arrival(self, pod, sock, local, remote).find_workload()
 
+    def full(self, remote: SocketAddress) -> str:
+        """Why there is no room for another tunnel, or ""."""
+        settings = self.context.settings
+        if self._peers[remote.ip] >= settings.peer_tunnels:
+            return f"{remote.ip} has {settings.peer_tunnels} tunnels already"
+        if self._peers.total() >= settings.inbound_tunnels:
+            return f"{settings.inbound_tunnels} inbound tunnels are open already"
+        return ""
+
     def enter(self, tunnel: ServerTunnel) -> None:
+        self._peers[tunnel.remote.ip] += 1
         handshakes = self._handshakes.setdefault(tunnel.pod, {})
         handshakes[tunnel] = None
         if len(handshakes) > self.context.settings.handshakes:
@@ -97,8 +113,14 @@ class Gate:
     def gone(self, tunnel: ServerTunnel, flag: Flag, reason: str, established: bool) -> None:
         self._leave_handshakes(tunnel)
         self._tunnels.pop(tunnel, None)
+        self._peers[tunnel.remote.ip] -= 1
+        if not self._peers[tunnel.remote.ip]:
+            del self._peers[tunnel.remote.ip]
         if not established:
             self.refused(tunnel.pod, tunnel.local, tunnel.remote, Flag.TLS_FAILURE, reason)
+
+    def count_refusal(self) -> None:
+        self._refused += 1
 
     def refused(self, pod: Pod, local: SocketAddress, remote: SocketAddress, flag: Flag, reason: str) -> None:
         self.context.book.close(Record(INBOUND, HBONE, pod.uid, remote, local), flag, reason)
@@ -117,6 +139,10 @@ class Gate:
     def counters(self) -> dict[str, int]:
         return {
             "inbound_tunnels": len(self._tunnels),
+            "inbound_streams": sum(len(tunnel.streams) for tunnel in self._tunnels),
+            "inbound_held_bytes": sum(tunnel.held() for tunnel in self._tunnels),
+            "inbound_tunnels_refused": self._refused,
+            "inbound_peers": len(self._peers),
             "inbound_handshakes": sum(len(tunnels) for tunnels in self._handshakes.values()),
         }
 
@@ -157,10 +183,13 @@ class Arrival:
 
     def _secure(self, identity: SpiffeId) -> None:
         certificates = self._gate.context.certificates
-        if not certificates.held(identity):
+        if reason := self._gate.full(self._remote):
+            self._gate.count_refusal()
+            self._refuse(Flag.CONNECT, reason)
+        elif not certificates.held(identity):
             self._refuse(Flag.IDENTITY_ERROR, certificates.why_missing(identity))
-            return
-        self._gate.enter(ServerTunnel(self._gate, self._pod, identity, self._sock, self._local, self._remote))
+        else:
+            self._gate.enter(ServerTunnel(self._gate, self._pod, identity, self._sock, self._local, self._remote))
 
     def _refuse(self, flag: Flag, reason: str) -> None:
         self._gate.refused(self._pod, self._local, self._remote, flag, reason)
@@ -271,6 +300,9 @@ class Request:
 
     def writable(self) -> None:
         """Nothing waits yet."""
+
+    def held(self) -> int:
+        return len(self._early)
 
     def peer_reset(self, code: int) -> None:
         self._cancel(f"the peer reset the stream (code {code}) before the app had accepted")

@@ -13,6 +13,9 @@ class Occupant(Protocol):
     def ended(self) -> None: ...
     def peer_reset(self, code: int) -> None: ...
     def writable(self) -> None: ...
+    def held(self) -> int:
+        """Payload bytes that came through the tunnel and that nobody has taken yet."""
+
     def lost(self, reason: str) -> None:
         """The tunnel is gone."""
 
@@ -22,6 +25,9 @@ class Occupants:
 
     def __init__(self) -> None:
         self.streams: dict[int, Occupant] = {}
+
+    def held(self) -> int:
+        return sum(occupant.held() for occupant in self.streams.values())
 
     def response_received(self, stream: int, status: int, headers: dict[str, str], ended: bool) -> None:
         occupant = self.streams.get(stream)

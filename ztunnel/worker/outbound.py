@@ -275,6 +275,9 @@ class Outbound:
     def writable(self) -> None:
         """Nothing waits yet."""
 
+    def held(self) -> int:
+        return 0
+
     def peer_reset(self, code: int) -> None:
         if code == ErrorCode.REFUSED_STREAM:
             self._again("the peer refuses streams")

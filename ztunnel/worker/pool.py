@@ -107,6 +107,14 @@ class Shelf:
     def waiting(self) -> int:
         return len(self._waiting)
 
+    @property
+    def streams(self) -> int:
+        return sum(len(tunnel.streams) for tunnel in self._tunnels)
+
+    @property
+    def held(self) -> int:
+        return sum(tunnel.held() for tunnel in self._tunnels)
+
     def request(self, caller: Caller) -> None:
         for tunnel in self._tunnels:
             if tunnel.has_room:
@@ -219,6 +227,8 @@ class Pool:
         return {
             "pool_keys": len(self._shelves),
             "pool_tunnels": sum(shelf.tunnels for shelf in self._shelves.values()),
+            "pool_streams": sum(shelf.streams for shelf in self._shelves.values()),
+            "pool_held_bytes": sum(shelf.held for shelf in self._shelves.values()),
             "pool_waiting": sum(shelf.waiting for shelf in self._shelves.values()),
         }
 

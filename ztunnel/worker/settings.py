@@ -34,6 +34,12 @@ class Settings:
     """TLS handshakes under way at once in one pod. Beyond it the oldest is cut, so slow ones cannot shut others out."""
     pool_waiting: int = 4096
     """Connections that wait for the dial of one tunnel. Beyond it they are refused."""
+    inbound_tunnels: int = 16_384
+    """Tunnels that peers hold to this worker, handshakes included. Beyond it new ones are refused."""
+    peer_tunnels: int = 256
+    """Of them from one address. An honest peer opens one for every hundred connections."""
+    inbound_idle: float = 600.0
+    """How long a peer may hold a tunnel without streams: twice as long as peers of our kind do."""
     drain_deadline: float = 5.0
     """How long connections may live after SIGTERM, when the agent has not said otherwise."""
     network: str = ""
@@ -58,6 +64,9 @@ class Settings:
             pool_idle=read.seconds("POOL_UNUSED_RELEASE_TIMEOUT", default.pool_idle),
             handshakes=read.number("AMBIT_MAX_HANDSHAKES", default.handshakes),
             pool_waiting=read.number("AMBIT_MAX_WAITING", default.pool_waiting),
+            inbound_tunnels=read.number("AMBIT_MAX_INBOUND_TUNNELS", default.inbound_tunnels),
+            peer_tunnels=read.number("AMBIT_MAX_TUNNELS_PER_PEER", default.peer_tunnels),
+            inbound_idle=read.seconds("AMBIT_INBOUND_IDLE", default.inbound_idle),
             drain_deadline=_drain_deadline(read, default.drain_deadline),
             network=environment.get("NETWORK", ""),
             cluster_domain=environment.get("CLUSTER_DOMAIN", default.cluster_domain),

@@ -76,6 +76,9 @@ class Stream:
             return self._from_app, self._to_app
         return self._to_app, self._from_app
 
+    def held(self) -> int:
+        return len(self._backlog or b"")
+
     # --- the app's socket
 
     def event(self, event: int) -> None:

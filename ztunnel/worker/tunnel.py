@@ -56,6 +56,8 @@ class Tunnel(Occupants, ABC):
         self._waiting: list[Occupant] = []
         self._timer: Timer | None = loop.later(settings.handshake_timeout, self._handshake_timed_out)
         self._unanswered_since: float | None = None
+        self._unmoved: memoryview | None = None  # what was pending at the last tick
+        self._unmoved_since = loop.now
         self._idle_since = loop.now
 
     def begin(self) -> None:
@@ -348,6 +350,9 @@ class Tunnel(Occupants, ABC):
         if since is not None and now - since >= self.settings.ping_timeout:
             self._fail(Flag.NONE, f"the peer has not answered a PING for {now - since:.0f} s")
             return
+        if self._is_stuck(now):
+            self._fail(Flag.NONE, f"the peer has not read anything for {now - self._unmoved_since:.0f} s")
+            return
         if self._idle_too_long(now):
             self.retire()
             return
@@ -358,11 +363,18 @@ class Tunnel(Occupants, ABC):
             self._mark()
         self._restart_timer(self.settings.ping_interval, self._tick)
 
+    def _is_stuck(self, now: float) -> bool:
+        """A peer may send and send, and never read: a PING does not find that out, since none gets through."""
+        if self._pending is None or self._pending is not self._unmoved:
+            self._unmoved, self._unmoved_since = self._pending, now
+        return now - self._unmoved_since >= self.settings.ping_timeout and self._pending is not None
+
     def _role(self) -> Role:
         return Role.CLIENT if self.is_client else Role.SERVER
 
     def _idle_too_long(self, now: float) -> bool:
-        return self.is_client and not self.streams and now - self._idle_since >= self.settings.pool_idle
+        most = self.settings.pool_idle if self.is_client else self.settings.inbound_idle
+        return not self.streams and now - self._idle_since >= most
 
     # --- HTTP/2 says of the connection (mesh.hbone.Handler)
 
