@@ -118,7 +118,7 @@ def test_a_port_in_use_is_told_and_tried_again(node: Node, web: TestPod) -> None
     assert node.agent.snapshot_sent() == ""
     assert "shop/web: TCP port 15008 is in use in the pod" in eventually(lambda: node.readiness()[1], "an answer")
     assert node.dump()["workloadState"][web.uid]["state"] == "Pending"
-    assert node.dump()["notReady"] == {"pods": "shop/web: TCP port 15008 is in use in the pod"}
+    assert node.dump()["notReady"]["pods"] == "shop/web: TCP port 15008 is in use in the pod"
     assert "workload_manager_pending_proxy_count 1.0" in node.metrics()
     squatter.close()
     eventually(node.ready, "readiness")
