@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 from mesh.model.address import SocketAddress, is_loopback
 from mesh.model.identity import SpiffeId
@@ -143,7 +144,12 @@ def _gateway_name(waypoint: GatewayAddress) -> str:
 
 def _identities(workload: Workload, names: Iterable[str]) -> frozenset[SpiffeId]:
     """Whom a tunnel's other end may prove to be. Names that are not SPIFFE IDs cannot match a certificate of ours."""
-    return frozenset({workload.identity, *filter(None, map(_parsed, names))})
+    return _identities_of(workload.trust_domain, workload.namespace, workload.service_account, tuple(names))
+
+
+@lru_cache(maxsize=4096)  # one for each account that is dialled; that it is the same object makes it a quick key
+def _identities_of(trust_domain: str, namespace: str, account: str, names: tuple[str, ...]) -> frozenset[SpiffeId]:
+    return frozenset({SpiffeId(trust_domain, namespace, account), *filter(None, map(_parsed, names))})
 
 
 def _parsed(name: str) -> SpiffeId | None:

@@ -154,7 +154,7 @@ class Loop:
         """Seconds to sleep at most; -1 is for ever."""
         if self._ready or self._first or self._dirty:
             return 0
-        return max(0.0, self._timers[0][0] - time.monotonic()) if self._timers else -1
+        return max(0.0, self._timers[0][0] - self.now) if self._timers else -1  # late by one turn at most
 
     def _call_all(self, callbacks: list[Callback]) -> None:
         turn = callbacks[:]

@@ -168,6 +168,10 @@ class Stream:
         try:
             if len(pieces) == 1:
                 sent = self._sock.send(pieces[0])
+                if sent == len(pieces[0]):
+                    self._to_app += sent
+                    self._tunnel.acknowledge(self._id, sent)
+                    return
             else:
                 sent = os.writev(self._sock.fileno(), pieces[:MAX_PIECES])
         except BlockingIOError:

@@ -49,7 +49,7 @@ class Tunnel(Occupants, ABC):
         self._session = session
         self._connection: Connection | None = None
         self._settings_came = False
-        self._pending: memoryview | None = None  # ciphertext that the kernel has not taken
+        self._pending: bytes | memoryview | None = None  # ciphertext that the kernel has not taken
         self._marked = False
         self._farewell = False  # GOAWAY is said: end once everything is sent
         self._shut = False  # our end is said; the peer's is awaited
@@ -92,7 +92,7 @@ class Tunnel(Occupants, ABC):
     def acknowledge(self, stream: int, size: int) -> None:
         if self._connection is not None and not self.closed:
             self._connection.acknowledge(stream, size)
-            if self._connection.staged and not self._marked:
+            if not self._marked and self._connection.staged:
                 self._mark()
 
     def end(self, stream: int) -> None:
@@ -279,12 +279,12 @@ class Tunnel(Occupants, ABC):
             if connection is not None and connection.staged:
                 self._session.write(connection.outgoing())
                 connection.sent()
-            if self._session.pending_out:
-                self._pending = memoryview(self._session.take_out())
+            ciphertext = self._session.take_out()
         except TlsFailed as error:
             self._fail(self._flag(), str(error))
             return
-        if self._pending is not None:
+        if ciphertext:
+            self._pending = ciphertext
             self._send_pending()
         else:
             self._all_sent()
@@ -300,7 +300,7 @@ class Tunnel(Occupants, ABC):
             self._fail(self._flag(), f"the peer's connection broke: {say(error.errno or 0)}")
             return
         if sent < len(self._pending):
-            self._pending = self._pending[sent:]
+            self._pending = memoryview(self._pending)[sent:]
             return
         self._pending = None
         self._all_sent()
