@@ -21,6 +21,7 @@ from deploy.local.errors import LocalError
 from perf.bench import chart, haproxy, table
 from perf.bench.cases import CASES, Case, Job, Name, schedule, select
 from perf.bench.measure import Figures, measure
+from perf.bench.quiet import cores_of_others, look
 from perf.bench.results import as_json, rows
 from perf.bench.systems import System, running
 from perf.bench.testbed import LOAD, Testbed, testbed
@@ -37,6 +38,7 @@ COLUMNS = (
 )
 
 Measured = list[tuple[Job, Figures]]
+BUSY = 0.2  # cores: from there on others show in the tails
 WIDE = 124  # columns that the table needs: better a terminal that breaks lines than figures that are cut
 console = Console(highlight=False, width=max(Console().width, WIDE))
 trouble = Console(stderr=True, highlight=False)
@@ -85,8 +87,13 @@ def _bench(cases: Sequence[Case], runs: int, seconds: float, whole: bool) -> int
         if Name.HAPROXY in systems:
             haproxy.install(tell)
         with testbed(tell) as bed, running(bed, systems) as known:
+            before = look(bed.instance.cgroup)
             measured, complaints = _run(bed, known, jobs, seconds, progress)
-    _report(cases, measured, complaints, conditions if whole else "")
+            others = cores_of_others(before, look(bed.instance.cgroup))
+    conditions += f"; other processes used {others:.2f} cores"
+    _report(cases, measured, complaints, conditions, whole)
+    if others > BUSY:
+        trouble.print("The machine was busy with other things: tails (p99) and small differences mean little.")
     return len(complaints)
 
 
@@ -107,14 +114,13 @@ def _run(
     return measured, complaints
 
 
-def _report(cases: Sequence[Case], measured: Measured, complaints: Sequence[str], conditions: str) -> None:
-    """`conditions`: of a run of everything, the only kind that makes a chart."""
+def _report(cases: Sequence[Case], measured: Measured, complaints: Sequence[str], conditions: str, whole: bool) -> None:
     found = rows(cases, measured)
     RESULTS.write_text(json.dumps(as_json(found), indent=1) + "\n")
     names = [name for name in Name if any(name in row.results for row in found)]
     console.print(table.render(found, names))
-    console.print(f"Spread of each figure: {RESULTS.relative_to(ROOT)}")
-    if conditions:
+    console.print(f"{conditions}. Spread of each figure: {RESULTS.relative_to(ROOT)}")
+    if whole:
         CHART.write_text(chart.draw(found, conditions))
         console.print(f"Chart: {CHART.relative_to(ROOT)}")
     for complaint in complaints:
@@ -122,13 +128,13 @@ def _report(cases: Sequence[Case], measured: Measured, complaints: Sequence[str]
 
 
 def _conditions() -> str:
-    """When and where, and how busy the machine was before."""
+    """When and where."""
     describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
     commit = subprocess.run(describe, capture_output=True, text=True)
-    system, load = os.uname(), os.getloadavg()[0]
+    system = os.uname()
     return (
         f"{datetime.now(UTC):%Y-%m-%d}, commit {commit.stdout.strip() or 'unknown'}, {os.cpu_count()} cores for all, "
-        f"Linux {system.release} {system.machine}, load average {load:.1f} before"
+        f"Linux {system.release} {system.machine}"
     )
 
 

@@ -71,7 +71,15 @@ CASES = (
     Case("crr-x4", "connect, 128 B, close; 4 at once", Mode.CONNECTIONS, (4, 128), ALL),
     Case("beside-rr", "un-enrolled pods: 128 B round trip", Mode.ROUND_TRIPS, (1, 128), BESIDE, repeats=4),
     Case("beside-crr", "un-enrolled pods: connect, 128 B, close", Mode.CONNECTIONS, (4, 128), BESIDE, repeats=4),
-    Case("idle", f"{IDLE_CONNECTIONS} idle connections", Mode.IDLE, (IDLE_CONNECTIONS,), PROXIES, False, most_runs=3),
+    Case(
+        "idle",
+        f"memory, {IDLE_CONNECTIONS} idle connections",
+        Mode.IDLE,
+        (IDLE_CONNECTIONS,),
+        PROXIES,
+        False,
+        most_runs=3,
+    ),
     Case("label", "label to captured", Mode.LABEL, (LABELS,), (Name.AMBIT,), False),
 )
 

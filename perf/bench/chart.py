@@ -16,14 +16,14 @@ SHOWN = {  # per mode: which metrics, and how a reader knows them
     Mode.UP: {"rate": "throughput"},
     Mode.DOWN: {"rate": "throughput"},
     Mode.IDLE: {
-        "client": "memory each, client side",
-        "server": "memory each, server side",
-        "base-worker": "base memory",
+        "client": "client side",
+        "server": "server side",
+        "base-worker": "before them",
     },
 }
-LEFT, RIGHT, WIDTH, TOP, STEP = 330, 210, 960, 96, 26
-LEAST, MOST = 0.25, 32.0  # ends of the scale
-TICKS = (0.25, 0.5, 1, 2, 4, 8, 16, 32)
+LEFT, RIGHT, WIDTH, TOP, STEP = 350, 210, 960, 96, 26
+LEAST, MOST = 0.25, 4.0  # ends of the scale: what is beyond is drawn there, and its value is beside
+TICKS = (0.25, 0.5, 1, 2, 4)
 STYLE = """
   text { font: 13px system-ui, sans-serif; fill: #24292f } .small { font-size: 11px; fill: #57606a }
   .title { font-size: 17px; font-weight: 600 } .grid { stroke: #d0d7de } .envoy { stroke: #57606a; stroke-width: 2 }
