@@ -24,7 +24,7 @@ TABLE_SIZE = 4096  # the dynamic table that HTTP/2 starts with; this end keeps i
 EMPTY_TABLE = b"\x20"  # a size update to zero, RFC 7541 section 6.3
 NEVER_INDEXED = 0x10
 MAX_ONE_BYTE_LENGTH = 126
-KNOWN_BLOCKS = 256  # decoded blocks that are remembered
+KNOWN_BLOCKS = 16  # decoded blocks that are remembered: responses of a peer are alike, requests never (trace ids)
 # A list beyond the advertised size costs one stream; a block that unfolds to more than this many times that size is an
 # attack (its decoding has to be broken off, and with it the connection's state).
 HARD_LIMIT_FACTOR = 4

@@ -38,6 +38,7 @@ class Record:
 
     __slots__ = (
         "actual",
+        "book",
         "carrier",
         "destination",
         "destination_identity",
@@ -69,11 +70,17 @@ class Record:
         self.destination_service = ""
         self.peer_workload: WorkloadUid | None = None
         self.started = time.time()
+        self.book: Book | None = None  # since it was opened
         self.carrier: Carrier | None = None
         self.final_counts: tuple[int, int] | None = None
         self.permit: Permit | None = None  # of an inbound connection: what allowed it, to be judged again
         self.flag = Flag.NONE
         self.opened = False
+
+    def finished(self, error: str) -> None:
+        """For its carrier: "" or why it broke. Unlike a closure, it keeps nothing alive of what led to the carrier."""
+        if self.book is not None:
+            self.book.close(self, error=error)
 
     def value(self, ended: float | None = None, error: str = "", announced: bool = True) -> feed.Connection:
         sent, received = self.final_counts or (self.carrier.counts() if self.carrier else (0, 0))
@@ -119,6 +126,7 @@ class Book:
     def open(self, record: Record) -> None:
         """Its way is decided; it will be dialled."""
         record.opened = True
+        record.book = self
         self._live[record] = self._unannounced[record] = None
         self._report_later()
 

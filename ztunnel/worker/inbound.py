@@ -258,7 +258,7 @@ class Request:
         own = self._context.mesh.workload(tunnel.pod.uid)
         with_baggage = own is not None and self._context.settings.response_baggage
         tunnel.respond(self._stream, 200, response_headers(own) if with_baggage and own else ())
-        stream = Stream(tunnel, self._stream, sock, lambda why: self._context.book.close(record, error=why))
+        stream = Stream(tunnel, self._stream, sock, record.finished)
         tunnel.streams[self._stream] = stream
         record.carrier = stream
         record.permit = plan.permit

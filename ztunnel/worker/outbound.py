@@ -132,7 +132,7 @@ class Outbound:
     def _passed(self, server: socket.socket) -> None:
         self._dial = None
         client, record = self._leave(), self._record
-        relay = Relay(self._context.loop, client, server, lambda why: self._context.book.close(record, error=why))
+        relay = Relay(self._context.loop, client, server, record.finished)
         record.carrier = relay
         relay.start()
 
@@ -261,7 +261,7 @@ class Outbound:
             self._refuse(Flag.CONNECT, f"{self._record.actual} answered CONNECT with status {status}")
             return
         sock, record = self._leave(), self._record
-        stream = Stream(tunnel, self._stream, sock, lambda why: self._context.book.close(record, error=why))
+        stream = Stream(tunnel, self._stream, sock, record.finished)
         tunnel.streams[self._stream] = stream
         record.carrier = stream
         stream.start(self._told)

@@ -62,10 +62,10 @@ class Plaintext:
         )
 
     def _connected(self, server: socket.socket, permit: Permit) -> None:
-        client, record, book = self._sock, self._record, self._context.book
+        client, record = self._sock, self._record
         assert client is not None
         self._sock = self._dial = None
-        relay = Relay(self._context.loop, client, server, lambda why: book.close(record, error=why))
+        relay = Relay(self._context.loop, client, server, record.finished)
         record.carrier = relay
         record.permit = permit
         relay.start()

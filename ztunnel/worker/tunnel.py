@@ -56,7 +56,7 @@ class Tunnel(Occupants, ABC):
         self._waiting: list[Occupant] = []
         self._timer: Timer | None = loop.later(settings.handshake_timeout, self._handshake_timed_out)
         self._unanswered_since: float | None = None
-        self._unmoved: memoryview | None = None  # what was pending at the last tick
+        self._unmoved: bytes | memoryview | None = None  # what was pending at the last tick
         self._unmoved_since = loop.now
         self._idle_since = loop.now
 
