@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
+from dataclasses import replace
 
-from mesh.hbone import ErrorCode
+from mesh.hbone import SERVER_LIMITS, ErrorCode, Limits
 from mesh.identity.peers import check_client
 from mesh.identity.tls import TlsSession
 from mesh.model.address import SocketAddress
@@ -57,6 +58,9 @@ class ServerTunnel(Tunnel):
         if self._connection is not None and not self.closed:
             self._connection.respond(stream, status, headers, end)
             self._mark()
+
+    def _limits(self) -> Limits:
+        return replace(SERVER_LIMITS, max_concurrent_streams=self.settings.tunnel_streams)
 
     def _check_peer(self, session: TlsSession) -> SpiffeId:
         return check_client(session.peer_identities(), self.identity.trust_domain)

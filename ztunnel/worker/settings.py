@@ -28,6 +28,8 @@ class Settings:
     """A peer that says nothing for so long after a PING is gone: as Istio's."""
     pool_streams: int = 100
     """Streams of one tunnel, if the peer allows as many: as Istio's."""
+    tunnel_streams: int = 200
+    """Streams that a peer may have open on one of its tunnels to us: as Istio's."""
     pool_idle: float = 300.0
     """How long a tunnel without streams is kept for the next connection: as Istio's."""
     handshakes: int = 1024
@@ -61,6 +63,7 @@ class Settings:
             ping_interval=read.seconds("AMBIT_PING_INTERVAL", default.ping_interval),
             ping_timeout=read.seconds("AMBIT_PING_TIMEOUT", default.ping_timeout),
             pool_streams=read.number("POOL_MAX_STREAMS_PER_CONNECTION", default.pool_streams),
+            tunnel_streams=read.number("AMBIT_MAX_STREAMS_PER_TUNNEL", default.tunnel_streams),
             pool_idle=read.seconds("POOL_UNUSED_RELEASE_TIMEOUT", default.pool_idle),
             handshakes=read.number("AMBIT_MAX_HANDSHAKES", default.handshakes),
             pool_waiting=read.number("AMBIT_MAX_WAITING", default.pool_waiting),

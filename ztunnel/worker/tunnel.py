@@ -10,7 +10,7 @@ from __future__ import annotations
 import socket
 from abc import ABC, abstractmethod
 
-from mesh.hbone import SERVER_LIMITS, Budget, Connection, ConnectionFailed, ErrorCode, Role
+from mesh.hbone import CLIENT_LIMITS, SERVER_LIMITS, Budget, Connection, ConnectionFailed, ErrorCode, Limits, Role
 from mesh.identity.errors import PeerRejected, TlsClosed, TlsFailed
 from mesh.identity.tls import TlsSession
 from mesh.model.identity import SpiffeId
@@ -236,7 +236,7 @@ class Tunnel(Occupants, ABC):
             self._mark()
             return False
         self.peer = self._check_peer(self._session)
-        self._connection = Connection(self._role(), self, scratch=_plaintext, budget=_growth)
+        self._connection = Connection(self._role(), self, self._limits(), _plaintext, _growth)
         self._restart_timer(self.settings.preface_timeout, self._preface_timed_out)
         self._mark()
         self._established()
@@ -402,6 +402,10 @@ class Tunnel(Occupants, ABC):
         self._stream_released()
 
     # --- roles
+
+    def _limits(self) -> Limits:
+        """What we grant to the peer."""
+        return CLIENT_LIMITS
 
     @abstractmethod
     def _check_peer(self, session: TlsSession) -> SpiffeId:
