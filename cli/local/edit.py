@@ -95,6 +95,7 @@ def _texts(name: str) -> Iterable[tuple[str, str]]:
 
 async def apply(store: DirectoryStore, objects: Sequence[Object]) -> list[tuple[str, Key]]:
     """What happened to each: created, configured or unchanged. Namespaces go first, whatever the order in the files."""
+    await _check_namespaces(store, objects)
     done = []
     for obj in sorted(objects, key=lambda obj: obj["kind"] != "Namespace"):
         key = kinds.key_of(obj)
@@ -103,6 +104,15 @@ async def apply(store: DirectoryStore, objects: Sequence[Object]) -> list[tuple[
         verb = "created" if before is None else "unchanged" if before == after else "configured"
         done.append((verb, key))
     return done
+
+
+async def _check_namespaces(store: DirectoryStore, objects: Sequence[Object]) -> None:
+    """Nothing ever comes of an object whose namespace does not exist, so Kubernetes takes none."""
+    known = {each["metadata"]["name"] for each in await store.list(kinds.NAMESPACE)}
+    known |= {each["metadata"]["name"] for each in objects if each["kind"] == "Namespace"}
+    for key in map(kinds.key_of, objects):
+        if key.namespace and key.namespace not in known:
+            fail(f"{spoken(key)}: metadata.namespace: there is no namespace {key.namespace}")
 
 
 async def _version(store: DirectoryStore, key: Key) -> str | None:

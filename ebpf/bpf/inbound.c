@@ -38,7 +38,8 @@ int inbound(struct bpf_sk_lookup *ctx)
 	struct bpf_sock *listener = (struct bpf_sock *)listeners.lookup(&address);
 	if (!listener)
 		return SK_DROP; /* no ztunnel: refused, never passed by */
-	long failed = bpf_sk_assign((void *)ctx, listener, 0);
+	/* This very socket: a process of the pod may listen beside it, on the same port with SO_REUSEPORT. */
+	long failed = bpf_sk_assign((void *)ctx, listener, BPF_SK_LOOKUP_F_NO_REUSEPORT);
 	bpf_sk_release(listener);
 	return failed ? SK_DROP : SK_PASS;
 }

@@ -268,8 +268,9 @@ def new_stage() -> Iterator[Stage]:
 # --- what actors do
 
 
-def listen(family: int, host: str, port: int, backlog: int = 1024) -> socket.socket:
+def listen(family: int, host: str, port: int, backlog: int = 1024, shared: bool = False) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, shared)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
     listener.listen(backlog)

@@ -16,11 +16,11 @@ pytestmark = pytest.mark.root
 FAMILIES = pytest.mark.parametrize("family", [V4, V6], ids=["v4", "v6"])
 
 
-def answering(pod: Pod, *places: tuple[int, str, int, str], steer: Stage | None = None) -> Any:
+def answering(pod: Pod, *places: tuple[int, str, int, str], steer: Stage | None = None, shared: bool = False) -> Any:
     """A process that listens at places and says the word of the place, who called, and what was called."""
 
     def body() -> Iterator[Any]:
-        listeners = {listen(family, host, port): word for family, host, port, word in places}
+        listeners = {listen(family, host, port, shared=shared): word for family, host, port, word in places}
         if steer:
             capture = Capture.open(steer.pins)
             for listener in listeners:
@@ -69,6 +69,16 @@ def test_ztunnel_gets_what_arrives_from_outside(stage: Stage, family: int) -> No
         said = stage.app(stage.a, call(family, host, port)).report()
         bracketed = f"[{host}]" if family == V6 else host
         assert said == f"ztunnel {caller} {bracketed}:{port}"
+
+
+def test_nobody_listens_beside_ztunnel(stage: Stage) -> None:
+    """SO_REUSEPORT would share its connections with whoever in the pod binds the same port."""
+    shared = (V6, "::", 15006)
+    stage.ztunnel(stage.b, answering(stage.b, (*shared, "ztunnel"), steer=stage, shared=True)).passed()
+    stage.app(stage.b, answering(stage.b, (*shared, "thief"), shared=True)).passed()
+    attach(stage, stage.b)
+    for _ in range(32):
+        assert stage.app(stage.a, call(V4, stage.b.ip4, 80)).report().startswith("ztunnel")
 
 
 def test_an_ipv4_listener_serves_where_there_is_no_ipv6(stage: Stage) -> None:

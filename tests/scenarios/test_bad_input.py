@@ -26,6 +26,10 @@ MANIFESTS = {
         "apiVersion: v1\nkind: Service\nmetadata: {name: x}\nspec: {ports: [{port: 70000}]}\n",
         ["spec.ports[0].port", "70000"],
     ),
+    "no such namespace": (
+        "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: x, namespace: nowhere}\n",
+        ["serviceaccount/x", "metadata.namespace", "nowhere"],
+    ),
     "no containers": (POD + "  containers: []\n", ["spec.containers"]),
 }
 
