@@ -245,6 +245,14 @@ class Request:
         record.peer_workload = plan.source_workload
         self._context.book.open(record)
         self._dial = Dial(self._context.loop, plan.address, self._connected, self._not_connected)
+        # Still in this turn, but after all that was received with it: who resets at once is answered nothing, costs no
+        # dial, and is counted as one who resets before the response.
+        self._context.loop.soon(self._dial_app)
+
+    def _dial_app(self) -> None:
+        if self._dial is None:  # reset meanwhile
+            return
+        client = self._record.source
         self._dial.start_inside(
             self._tunnel.pod.network_namespace,
             self._context.settings.connect_timeout,
