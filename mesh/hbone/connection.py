@@ -170,6 +170,7 @@ class Connection:
         if found.head_sent or not 200 <= status <= 999:
             raise ValueError(f"stream {stream} cannot be answered with {status} now")
         self._stage_head(found, [(":status", str(status)), *headers], end=end)
+        self._core.granted_requests += status < 300
         if end:
             self._ended_out(found)
             if status >= 300 and not found.gone:

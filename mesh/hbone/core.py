@@ -68,6 +68,7 @@ class Core:
         "failure",
         "going_away",
         "granted",
+        "granted_requests",
         "growth_left",
         "guard",
         "handler",
@@ -93,6 +94,7 @@ class Core:
         self.growth_left = limits.connection_window  # by which stream windows may still grow
         self.budget = budget  # likewise, for all connections that share it
         self.turn = 0  # counts calls of received()
+        self.granted_requests = 0  # answered with 2xx
         self.waiting = False  # someone waits for connection credit
         self.going_away = False  # either side said GOAWAY
         self.last_accepted = LARGEST_STREAM  # what our GOAWAY said

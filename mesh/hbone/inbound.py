@@ -69,6 +69,7 @@ class Inbound:
         "_core",
         "_decoder",
         "_earned_from",
+        "_granted_before",
         "_handler",
         "_on_frame",
         "_periods",
@@ -83,6 +84,7 @@ class Inbound:
         self._block = BlockAssembler(limits.max_header_list, limits.floods.fragments)
         self._earned_from = 0
         self._periods = 0
+        self._granted_before = 0  # requests, when the period began
         self._acknowledged = False  # our SETTINGS
         self._begun = 0  # frames and header blocks that were begun
         self._unfinished: int | None = None  # the one that was under way when the period began
@@ -183,7 +185,7 @@ class Inbound:
         self._core.reset(id, code)
         if known:
             self._handler.stream_reset(id, code)
-        self._core.guard.spend(Excess.RESETS)
+        self._core.guard.spend(Excess.RESETS, self._core.granted_requests - self._granted_before)
 
     def _ended(self, stream: Stream) -> None:
         stream.end_in()
@@ -304,7 +306,7 @@ class Inbound:
         self._core.close(id)
         self._handler.stream_reset(id, int.from_bytes(payload, "big"))
         if not stream.head_sent:
-            self._core.guard.spend(Excess.RESETS)
+            self._core.guard.spend(Excess.RESETS, self._core.granted_requests - self._granted_before)
 
     def _settings(self, id: int, flags: int, payload: bytes) -> None:
         self._core.guard.spend(Excess.SETTINGS)
@@ -405,6 +407,7 @@ class Inbound:
     def new_period(self) -> None:
         """What the peer has owed for a whole period ends the connection (RFC 9113 sections 6.5.3 and 10.5)."""
         self._periods += 1
+        self._granted_before = self._core.granted_requests
         if self._periods > 1 and not self._acknowledged:
             self._core.fail(ConnectionFailed(ErrorCode.SETTINGS_TIMEOUT, "SETTINGS are not acknowledged"))
         unfinished = self._begun if self.reader.unfinished else None

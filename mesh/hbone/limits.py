@@ -23,7 +23,8 @@ class FloodLimits:
     Far above what any honest peer does in the ten seconds between keepalive pings; far below what hurts.
     """
 
-    resets: int = 1000  # requests cancelled before their response, or made to fail (CVE-2023-44487, CVE-2025-8671)
+    resets: int = 1000  # requests cancelled before their response, or made to fail (CVE-2023-44487, CVE-2025-8671),
+    # besides one for each request that was granted: a client whose apps give up often also has some that do not
     settings: int = 100
     pings: int = 500
     empty_data: int = 1000

@@ -69,6 +69,19 @@ def test_a_busy_tunnel_is_no_flood() -> None:
     assert pair.client.open_streams == pair.server.open_streams == 0
 
 
+def test_apps_that_give_up_are_no_flood_beside_those_that_do_not() -> None:
+    pair = Pair()
+    for _ in range(3000):
+        stream = pair.tunnel()
+        for end in (pair.client, pair.server):
+            end.end(stream)
+        gives_up = pair.client.open("10.0.0.1:80")
+        pair.exchange()
+        pair.client.reset(gives_up, ErrorCode.CANCEL)
+        pair.exchange()
+    assert pair.server.failure is None
+
+
 def test_small_updates_for_sent_bytes_are_no_flood() -> None:
     connection = Connection(Role.SERVER, Recorder())
     feed(connection, TUNNEL)

@@ -309,3 +309,24 @@ def test_another_authority_at_the_other_end_is_refused(node: Node) -> None:
         with pytest.raises(ConnectionResetError):
             app.recv(1)
     assert worker.ended().flags == "TLS_FAILURE"
+
+
+def test_a_tunnel_that_ends_late_does_not_take_its_successor_with_it(node: Node, server: HboneServer) -> None:
+    worker = node.worker(node.a)
+    first = node.a.dial(node.b.address(PORT))
+    old, stream = served(server)
+    old.go_away(stream)
+    worker.wait(lambda: worker.describe().counters["pool_keys"] == 0, "the tunnel to be given up")
+    second = node.a.dial(node.b.address(PORT))
+    new, _ = served(server)
+    first.close()
+    old.end(stream)
+    old.wait_for_close()
+    worker.wait(lambda: worker.describe().counters["tunnels"] == 1, "the old tunnel's end")
+    assert worker.describe().counters["pool_tunnels"] == 1
+    third = node.a.dial(node.b.address(PORT))
+    request = new.request()
+    new.answer(request.stream_id)
+    new.send(request.stream_id, b"ok")
+    assert third.recv(2) == b"ok"
+    second.close()

@@ -90,9 +90,9 @@ class ClientTunnel(Tunnel):
 class Shelf:
     """All tunnels of one key and the callers that wait for one. Forgotten when it is empty."""
 
-    def __init__(self, context: Context, key: Key, namespace: Namespace, emptied: Callable[[], None]) -> None:
+    def __init__(self, context: Context, key: Key, namespace: Namespace, emptied: Callable[[Shelf], None]) -> None:
         self._context = context
-        self._key = key
+        self.key = key
         self._namespace = namespace
         self._emptied = emptied
         self._tunnels: list[ClientTunnel] = []
@@ -121,7 +121,7 @@ class Shelf:
                 caller.tunnel_ready(tunnel)
                 return
         if len(self._waiting) >= self._context.settings.pool_waiting:
-            caller.tunnel_failed(Flag.CONNECT, f"{len(self._waiting)} connections wait for {self._key.peer} already")
+            caller.tunnel_failed(Flag.CONNECT, f"{len(self._waiting)} connections wait for {self.key.peer} already")
             return
         self._waiting.append(caller)
         self._dial()
@@ -136,16 +136,16 @@ class Shelf:
     def _dial(self) -> None:
         if self._dialling is not None or not self._waiting:
             return
-        dial = Dial(self._context.loop, self._key.peer, self._connected, self._not_connected)
+        dial = Dial(self._context.loop, self.key.peer, self._connected, self._not_connected)
         self._dialling = dial
         dial.start(self._namespace, self._context.settings.connect_timeout)
 
     def _connected(self, sock: socket.socket) -> None:
-        if not self._context.certificates.held(self._key.source):
+        if not self._context.certificates.held(self.key.source):
             self._context.loop.discard(sock)
-            self._failed(Flag.IDENTITY_ERROR, self._context.certificates.why_missing(self._key.source))
+            self._failed(Flag.IDENTITY_ERROR, self._context.certificates.why_missing(self.key.source))
             return
-        tunnel = ClientTunnel(self._context, sock, self._key, self)
+        tunnel = ClientTunnel(self._context, sock, self.key, self)
         self._dialling = tunnel
         tunnel.begin()
 
@@ -182,7 +182,7 @@ class Shelf:
         if tunnel in self._tunnels:
             self._tunnels.remove(tunnel)
         if self._dialling is tunnel:
-            self._failed(flag, f"no tunnel to {self._key.peer}: {reason}")
+            self._failed(flag, f"no tunnel to {self.key.peer}: {reason}")
         self._forget_if_empty()
 
     def _serve(self) -> None:
@@ -196,7 +196,7 @@ class Shelf:
 
     def _forget_if_empty(self) -> None:
         if not self._tunnels and not self._waiting and self._dialling is None:
-            self._emptied()
+            self._emptied(self)
 
 
 class Pool:
@@ -209,7 +209,7 @@ class Pool:
     def request(self, key: Key, namespace: Namespace, caller: Caller) -> None:
         shelf = self._shelves.get(key)
         if shelf is None:
-            shelf = Shelf(self._context, key, namespace, lambda: self._forget(key))
+            shelf = Shelf(self._context, key, namespace, self._forget)
             self._shelves[key] = shelf
         shelf.request(caller)
 
@@ -237,5 +237,7 @@ class Pool:
             if concerns(key):
                 shelf.retire()
 
-    def _forget(self, key: Key) -> None:
-        self._shelves.pop(key, None)
+    def _forget(self, shelf: Shelf) -> None:
+        """An old tunnel of a shelf that was forgotten may end when the key has another shelf already."""
+        if self._shelves.get(shelf.key) is shelf:
+            del self._shelves[shelf.key]
