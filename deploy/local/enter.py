@@ -99,7 +99,7 @@ def _become_user(user: int | None, group: int | None) -> None:
 
 def _reason(error: Exception) -> bytes:
     if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}".encode()
+        return f"{os.fsdecode(error.filename)}: {error.strerror}".encode()
     return str(error).encode()
 
 

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from deploy.local.errors import LocalError
 from ebpf.cgroups import cgroup2_root
 
 DEFAULT_NAME = "ambit"
@@ -78,9 +79,12 @@ class Instance:
 
     @classmethod
     def current(cls) -> Instance:
-        """The one that the environment names, or the default one."""
+        """The one that the environment names, or the default one. Raises LocalError: that is no name."""
         directory = os.environ.get(DIRECTORY_VARIABLE)
-        return cls.named(os.environ.get(INSTANCE_VARIABLE, DEFAULT_NAME), Path(directory) if directory else None)
+        try:
+            return cls.named(os.environ.get(INSTANCE_VARIABLE, DEFAULT_NAME), Path(directory) if directory else None)
+        except ValueError as error:
+            raise LocalError(f"{INSTANCE_VARIABLE}: {error}") from None
 
     def environment(self) -> dict[str, str]:
         """What a child process needs to find the same instance."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.scenarios.conftest import Mesh
@@ -50,6 +53,10 @@ WORDS = {
     "unknown kind": (["local", "get", "poods"], "poods"),
     "missing object": (["local", "get", "pod", "nobody"], "nobody"),
     "missing file": (["local", "apply", "-f", "/nowhere.yaml"], "/nowhere.yaml"),
+    "missing command": (
+        ["local", "exec", "client", "-n", "meshed", "--", "no-such-command"],
+        "/no-such-command: No such",
+    ),
     "missing pod": (["local", "exec", "nobody", "--", "true"], "nobody"),
     "unknown node": (["ztunnel-config", "workload", "--node", "node9"], "node9"),
     "no label": (["local", "label", "pod", "client", "-n", "meshed", "novalue"], "novalue"),
@@ -78,6 +85,13 @@ def test_dangling_references_are_told_and_disturb_nobody(mesh: Mesh) -> None:
         mesh.must("local", "delete", "service", "dangling", "-n", "meshed")
 
 
+def test_a_mesh_by_a_bad_name(mesh: Mesh) -> None:
+    environment = {**mesh.environment, "AMBIT_LOCAL_INSTANCE": "../elsewhere"}
+    done = subprocess.run([sys.executable, "-m", "cli", "status"], capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("ambit: AMBIT_LOCAL_INSTANCE: not a name for a local mesh: '../elsewhere'")
+
+
 def test_up_twice_says_how_to_stop(mesh: Mesh) -> None:
     done = mesh.ambit("local", "up")
     assert done.returncode == 1
@@ -85,9 +99,6 @@ def test_up_twice_says_how_to_stop(mesh: Mesh) -> None:
 
 
 def test_without_root(mesh: Mesh) -> None:
-    import subprocess
-    import sys
-
     command = [
         "setpriv",
         "--reuid",
