@@ -8,7 +8,7 @@ import sys
 import time
 
 from tests.fuzz.engine import Finding, explore
-from tests.fuzz.targets import PACKAGE, TARGETS
+from tests.fuzz.targets import PACKAGE, PACKAGES, TARGETS
 
 
 def main() -> int:
@@ -18,9 +18,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=None)
     options = parser.parse_args()
     until = time.monotonic() + options.seconds
+    package = PACKAGES.get(options.target, PACKAGE)
     chance = random.Random(options.seed)
     try:
-        new = explore(options.target, TARGETS[options.target], PACKAGE, chance, lambda: time.monotonic() < until)
+        new = explore(options.target, TARGETS[options.target], package, chance, lambda: time.monotonic() < until)
     except Finding as finding:
         print(finding, file=sys.stderr)
         return 1

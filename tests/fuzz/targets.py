@@ -1,15 +1,36 @@
-"""What is fuzzed in mesh.hbone: whatever bytes a peer sends, it gets an answer that the protocol has."""
+"""What is fuzzed: whatever bytes a peer or an app sends, it gets an answer that the protocol has.
+
+There is no target for TLS: OpenSSL reads it, and nothing here looks into a ClientHello.
+"""
 
 from __future__ import annotations
+
+import struct
+from dataclasses import astuple
+from ipaddress import ip_address
 
 import hpack
 
 from mesh.hbone import BadRequest, Connection, ConnectionFailed, ConnectRequest, ErrorCode, Limits, Role, messages
 from mesh.hbone.headers import HeaderDecoder, HeadersTooLarge
+from mesh.model.address import SocketAddress, canonical
+from mesh.model.identity import SpiffeId
 from tests.fuzz.engine import Target
 from tests.hbone import wire
 from tests.hbone.ends import Recorder, drain
 from tests.hbone.meter import Meter
+from ztunnel.dns.message import (
+    Malformed,
+    Records,
+    answers,
+    build_failure,
+    build_reply,
+    is_query,
+    parse_query,
+    payload_limit,
+)
+from ztunnel.plan.headers import build_forwarded, parse_baggage, parse_forwarded
+from ztunnel.plan.proxy_protocol import build_header
 
 LIMITS = Limits(
     initial_window=65535,
@@ -165,9 +186,66 @@ def connect_request(data: bytes) -> None:
         assert request.address.port == request.port
 
 
+def proxy_header(data: bytes) -> None:
+    """Two addresses, two ports and a name: what is built is what the specification's reader reads."""
+    data = data.ljust(40, b"\0")
+    kinds, ports, octets = data[0], struct.unpack("!HH", data[1:5]), (data[5:21], data[21:37])
+    source, destination = (
+        SocketAddress(canonical(str(ip_address(each if kinds >> bit & 1 else each[:4]))), port)
+        for bit, (each, port) in enumerate(zip(octets, ports, strict=True))
+    )
+    name = "".join(chr(97 + octet % 26) for octet in data[37:]) or "x"
+    peer = SpiffeId("cluster.local", "shop", name)
+    header = build_header(source, destination, peer)
+    assert header[:14] == b"\r\n\r\n\x00\r\nQUIT\n\x21" + header[13:14]
+    size = struct.unpack("!H", header[14:16])[0]
+    assert len(header) == 16 + size
+    width = 16 if header[13] == 0x21 else 4
+    read = [ip_address(header[16 + n * width :][:width]) for n in (0, 1)]
+    assert [getattr(ip, "ipv4_mapped", None) or ip for ip in read] == [
+        getattr(ip_address(each.ip), "ipv4_mapped", None) or ip_address(each.ip) for each in (source, destination)
+    ]
+    assert struct.unpack("!HH", header[16 + 2 * width :][:4]) == ports
+    kind, length = struct.unpack("!BH", header[20 + 2 * width :][:3])
+    assert (kind, header[23 + 2 * width :]) == (0xD0, str(peer).encode())
+    assert length == len(str(peer))
+
+
+def peer_headers(data: bytes) -> None:
+    """What a peer claims of itself in baggage and forwarded: never an exception, never an unbounded value."""
+    text = data.decode("utf-8", "replace")
+    baggage = parse_baggage(text)
+    assert all(len(value) <= 256 and value.isprintable() for value in astuple(baggage))
+    forwarded = parse_forwarded(text)
+    assert len(forwarded.host) <= 253
+    if forwarded.client is not None:
+        assert parse_forwarded(build_forwarded(forwarded.client)).client == forwarded.client
+
+
+def dns_query(data: bytes) -> None:
+    """Whatever an app sends to port 53."""
+    if not is_query(data):
+        return
+    try:
+        query = parse_query(data)
+    except Malformed:
+        assert build_failure(data, 1)[:2] == data[:2]
+        return
+    if query.question is None:  # for the real resolver
+        return
+    reply = build_reply(query, Records((canonical("10.0.0.1"),) * 100), payload_limit(query))
+    assert len(reply) <= payload_limit(query)
+    assert answers(reply, data)
+
+
 TARGETS: dict[str, Target] = {
     "frames": frames,
     "header_block": header_block,
     "connect_request": connect_request,
+    "proxy_header": proxy_header,
+    "peer_headers": peer_headers,
+    "dns_query": dns_query,
 }
+# What coverage is looked at.
+PACKAGES = {"proxy_header": "ztunnel/plan", "peer_headers": "ztunnel/plan", "dns_query": "ztunnel/dns"}
 PACKAGE = "mesh/hbone"

@@ -9,7 +9,14 @@ import pytest
 from tests.fuzz.engine import Finding, attempt, corpus, explore, mutations
 from tests.fuzz.targets import TARGETS
 
-ROUNDS = {"frames": 8000, "header_block": 30_000, "connect_request": 50_000}  # a second or two each
+ROUNDS = {
+    "frames": 8000,
+    "header_block": 30_000,
+    "connect_request": 50_000,
+    "proxy_header": 15_000,
+    "peer_headers": 20_000,
+    "dns_query": 20_000,
+}  # a second or two each
 
 
 @pytest.mark.parametrize("name", TARGETS)
