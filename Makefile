@@ -3,10 +3,10 @@ PYTHON := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench clean
+.PHONY: help setup demo test test-kernels lint types bench clean
 
 help:                 ## what can be made
-	@sed -n 's/^\([a-z]*\): .*## /  make \1\t/p;s/^\([a-z]*\):  *## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p;s/^\([a-z-]*\):  *## /  make \1\t/p' Makefile | expand -t 22
 
 setup:                ## install Debian packages, link kernel headers, make .venv
 	@deploy/setup.sh
@@ -16,6 +16,10 @@ demo: setup           ## the whole story on a two-node mesh of this machine
 
 test: setup lint types  ## everything: lint, types, all tests (root and namespaces included)
 	@$(PYTHON) -m pytest $(ARGS)
+
+test-kernels: setup   ## the capture on Debian 12's own kernel, emulated
+	@tests/kernels/fetch.sh
+	@$(PYTHON) -m pytest tests/kernels $(ARGS)
 
 lint: setup           ## ruff and the import rule
 	@.venv/bin/ruff check --quiet . && .venv/bin/ruff format --quiet --check . && echo "ruff: clean"
