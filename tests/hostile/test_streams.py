@@ -31,6 +31,7 @@ def test_a_thousand_streams_of_one_tunnel_do_not_wait_for_one_that_is_not_read(p
         ends = [[undo.enter_context(end) for end in pair.connect()] for _ in range(1000)]
         (unread, its_sender), *others = ends
         assert pair.held()["pool_tunnels"] == 1
+        its_sender.settimeout(None)  # it stalls for as long as the others take
         stalled = in_background(lambda: its_sender.sendall(much))
         pair.client.wait(lambda: pair.held()["pool_held_bytes"] > 0, "bytes to pile up for the one that is not read")
         for turn in range(3):
