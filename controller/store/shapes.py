@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Struct, field
+from msgspec import Meta, Struct, field, json
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 NotNegative = Annotated[int, Meta(ge=0)]
@@ -198,6 +198,11 @@ SHAPES: dict[str, type[Shape]] = {
     "Service": Service,
     "EndpointSlice": EndpointSlice,
 }
+
+# msgspec fills in what it knows of a type when the type is first used, and threads of the store that do so at once read
+# it half filled (a crash in msgspec 0.22). So the first use is here, while the module is imported.
+for _each in (*SHAPES.values(), Namespace, Node, AnyObject):
+    json.Decoder(_each)
 
 
 def shape_of(kind: str) -> type[Shape]:
