@@ -31,9 +31,9 @@ types: setup          ## mypy, strict
 bench: setup perf/build/load  ## byte path against Envoy; CASE="rr crr" SYSTEM="ambit envoy" to choose (perf/README.md)
 	@$(PYTHON) -m perf.bench $(addprefix --case=,$(CASE)) $(addprefix --system=,$(SYSTEM)) $(ARGS)
 
-perf/build/load: perf/load/load.c
+perf/build/load: $(wildcard perf/load/*.[ch])
 	@command -v $(CC) >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; }
-	@mkdir -p $(@D) && $(CC) -O2 -Wall -Wextra -Wno-sign-compare -o $@ $<
+	@mkdir -p $(@D) && $(CC) -O2 -Wall -Wextra -Wno-sign-compare -o $@ $(filter %.c,$^)
 
 clean:                ## end a local mesh and forget what was built
 	@[ ! -x .venv/bin/ambit ] || .venv/bin/ambit local down

@@ -6,45 +6,41 @@
  *   load down   HOST PORT STREAMS SECONDS        client reads (from PORT+2)
  *   load crr    HOST PORT AT_ONCE SIZE SECONDS   connect, SIZE bytes there and back, close
  *   load idle   HOST PORT CONNECTIONS            opens them, says one byte each way, prints "ready", waits for stdin
+ *   load mixed  HOST PORT RATE SECONDS           what apps do all day, at a given pace (mixed.c)
  *   load capture HOST PORT CAPTURING_PORT        dials until the kernel has turned a connection to CAPTURING_PORT
  *
  * Each client prints one line of JSON. HOST may be IPv4 or IPv6. The first fifth of SECONDS more is warm-up: it counts
  * in "total" (to divide CPU time by), not in the figures. */
 #define _GNU_SOURCE
+#include "load.h"
+
 #include <arpa/inet.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/tcp.h>
 #include <signal.h>
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <time.h>
-#include <unistd.h>
 
-enum { MOST_FDS = 1 << 17, EVENTS = 512, CHUNK = 256 << 10, MOST_SAMPLES = 1 << 23 };
+enum { MOST_SAMPLES = 1 << 23 };
 enum role { NONE, LISTEN_ECHO, LISTEN_SINK, LISTEN_SOURCE, ECHO, SINK, SOURCE };
 
-static char chunk[CHUNK];
-static int poller;
+char chunk[CHUNK];
+int poller;
 
-static void die(const char *what) {
+void die(const char *what) {
   fprintf(stderr, "load: %s: %s\n", what, strerror(errno));
   exit(1);
 }
 
-static double now(void) {
+double now(void) {
   struct timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return t.tv_sec + t.tv_nsec * 1e-9;
 }
 
-static void watch(int fd, uint32_t events) {
+void watch(int fd, uint32_t events) {
   struct epoll_event event = {.events = events, .data.fd = fd};
   if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event)) die("epoll_ctl");
 }
@@ -132,13 +128,18 @@ static void aim(const char *host, int port) {
   freeaddrinfo(found);
 }
 
-static int dial(int flags) {
-  int fd = socket(target.ss_family, SOCK_STREAM | flags, 0);
+int dial_beside(int ports, int flags) {
+  struct sockaddr_storage address = target;
+  in_port_t *port = &((struct sockaddr_in *)&address)->sin_port; /* the same place in IPv6 */
+  *port = htons(ntohs(*port) + ports);
+  int fd = socket(address.ss_family, SOCK_STREAM | flags, 0);
   if (fd < 0) die("socket");
   without_delay(fd);
-  if (connect(fd, (struct sockaddr *)&target, target_size) && errno != EINPROGRESS) die("connect");
+  if (connect(fd, (struct sockaddr *)&address, target_size) && errno != EINPROGRESS) die("connect");
   return fd;
 }
+
+static int dial(int flags) { return dial_beside(0, flags); }
 
 static int dial_and_wait(void) {
   int fd = dial(0);
@@ -149,7 +150,7 @@ static int dial_and_wait(void) {
 static float *samples; /* microseconds */
 static size_t sample_count;
 
-static void sample(double seconds) {
+void sample(double seconds) {
   if (sample_count < MOST_SAMPLES) samples[sample_count++] = seconds * 1e6;
 }
 
@@ -162,7 +163,7 @@ static double percentile(double part) {
   return sample_count ? samples[(size_t)(part * (sample_count - 1))] : 0;
 }
 
-static void report_latency(double seconds, size_t total, size_t errors) {
+void report_latency(double seconds, size_t total, size_t errors) {
   qsort(samples, sample_count, sizeof *samples, ascending);
   printf("{\"total\": %zu, \"rate\": %.1f, \"p50\": %.1f, \"p99\": %.1f, \"p999\": %.1f, \"errors\": %zu}\n",
          total, sample_count / seconds, percentile(.5), percentile(.99), percentile(.999), errors);
@@ -323,7 +324,7 @@ int main(int count, char **words) {
   const char *mode = count > 2 ? words[1] : "";
   if (!strcmp(mode, "serve") && count == 3) serve(atoi(words[2]));
   if (count < 5) {
-    fprintf(stderr, "usage: load serve PORT | rr|up|down|crr|idle|capture HOST PORT ... (see load.c)\n");
+    fprintf(stderr, "usage: load serve PORT | rr|up|down|crr|idle|mixed|capture HOST PORT ... (see load.c)\n");
     return 2;
   }
   int port = atoi(words[3]), number = atoi(words[4]);
@@ -333,6 +334,7 @@ int main(int count, char **words) {
   else if (!strcmp(mode, "down") && count == 6) bulk(number, atof(words[5]), 0);
   else if (!strcmp(mode, "crr") && count == 7) connect_request_close(number, atoi(words[5]), atof(words[6]));
   else if (!strcmp(mode, "idle") && count == 5) stay_idle(number);
+  else if (!strcmp(mode, "mixed") && count == 6) mixed(atof(words[4]), atof(words[5]));
   else if (!strcmp(mode, "capture") && count == 5) await_capture(number);
   else return 2;
   return 0;
