@@ -3,7 +3,7 @@ PYTHON := .venv/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-kernels lint types bench clean
+.PHONY: help setup demo test test-kernels lint types bench soak clean
 
 help:                 ## what can be made
 	@sed -n 's/^\([a-z-]*\): .*## /  make \1\t/p;s/^\([a-z-]*\):  *## /  make \1\t/p' Makefile | expand -t 22
@@ -14,7 +14,7 @@ setup:                ## install Debian packages, link kernel headers, make .ven
 demo: setup           ## the whole story on a two-node mesh of this machine
 	@$(PYTHON) -m cli.demo
 
-test: setup lint types  ## everything: lint, types, all tests (root and namespaces included)
+test: setup perf/build/load lint types  ## everything: lint, types, all tests (root and namespaces included)
 	@$(PYTHON) -m pytest $(ARGS)
 
 test-kernels: setup   ## the capture on Debian 12's own kernel, emulated
@@ -30,6 +30,9 @@ types: setup          ## mypy, strict
 
 bench: setup perf/build/load  ## byte path against Envoy; CASE="rr crr" SYSTEM="ambit envoy" to choose (perf/README.md)
 	@$(PYTHON) -m perf.bench $(addprefix --case=,$(CASE)) $(addprefix --system=,$(SYSTEM)) $(ARGS)
+
+soak: setup perf/build/load  ## fifteen minutes of half load: memory flat, nothing left behind; ARGS="--minutes 1" to choose
+	@$(PYTHON) -m perf.soak $(ARGS)
 
 perf/build/load: $(wildcard perf/load/*.[ch])
 	@command -v $(CC) >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; }

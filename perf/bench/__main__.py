@@ -24,7 +24,7 @@ from perf.bench.measure import Figures, measure
 from perf.bench.quiet import cores_of_others, look
 from perf.bench.results import as_json, rows
 from perf.bench.systems import System, running
-from perf.bench.testbed import LOAD, Testbed, testbed
+from perf.bench.testbed import INSTANCE, LOAD, Testbed, testbed
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "perf" / "results.json"
@@ -86,7 +86,7 @@ def _bench(cases: Sequence[Case], runs: int, seconds: float, whole: bool) -> int
         systems = list(dict.fromkeys(job.system for job in jobs))
         if Name.HAPROXY in systems:
             haproxy.install(tell)
-        with testbed(tell) as bed, running(bed, systems) as known:
+        with testbed(tell, INSTANCE) as bed, running(bed, systems) as known:
             before = look(bed.instance.cgroup)
             measured, complaints = _run(bed, known, jobs, seconds, progress)
             others = cores_of_others(before, look(bed.instance.cgroup))

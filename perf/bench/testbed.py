@@ -25,7 +25,6 @@ from mesh.model.enrolment import AMBIENT, DATAPLANE_MODE, REDIRECTION, REDIRECTI
 from perf.bench.place import Place
 
 INSTANCE = "ambit-bench"
-LOCK = Path("/run/ambit-bench.lock")
 LOAD = Path(__file__).resolve().parents[1] / "build" / "load"
 PLAIN, MESH, LABELLED = "plain", "mesh", "labelled"  # namespaces
 CLIENT_NODE, SERVER_NODE = "node1", "node2"
@@ -100,11 +99,12 @@ def until(true: Callable[[], bool], what: str) -> None:
 
 
 @contextmanager
-def testbed(progress: Callable[[str], None]) -> Iterator[Testbed]:
-    """Up, with all pods ready and one namespace in the mesh; down again whatever happens. Raises LocalError."""
-    os.environ[INSTANCE_VARIABLE] = INSTANCE
+def testbed(progress: Callable[[str], None], name: str) -> Iterator[Testbed]:
+    """Up, with all pods ready and one namespace in the mesh; down again whatever happens. `name`: of the local mesh,
+    of which there can be one at a time. Raises LocalError."""
+    os.environ[INSTANCE_VARIABLE] = name
     os.environ.pop(DIRECTORY_VARIABLE, None)
-    with _alone():
+    with _alone(Path(f"/run/{name}.lock")):
         try:
             api.down(progress)  # what a run that was killed has left
             api.up(2, progress)
@@ -117,12 +117,12 @@ def testbed(progress: Callable[[str], None]) -> Iterator[Testbed]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    with LOCK.open("w") as file:
+def _alone(lock: Path) -> Iterator[None]:
+    with lock.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LocalError("another benchmark is running: two would only measure each other") from None
+            raise LocalError(f"{lock.stem} is running already: two would only measure each other") from None
         yield
 
 
