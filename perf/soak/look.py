@@ -24,6 +24,8 @@ GAUGES = (
     "pool_keys",
     "pool_tunnels",
     "pool_streams",
+    "pool_dials",
+    "pool_dials_waiting",
     "pool_waiting",
     "pool_held_bytes",
     "inbound_tunnels",

@@ -119,6 +119,8 @@ LEFT = {
     "tunnels",
     "pool_keys",
     "pool_tunnels",
+    "pool_dials",
+    "pool_dials_waiting",
     "pool_waiting",
     "inbound_tunnels",
     "inbound_handshakes",

@@ -15,14 +15,14 @@ from h2.events import DataReceived, Event, RequestReceived, StreamEnded, StreamR
 
 from mesh.identity.tls import TlsIdentity
 from mesh.model import ports
-from tests.worker.node import PATIENCE, Pod
+from tests.worker.node import PATIENCE, V4, Pod
 
 
 class HboneServer:
     """Listens at the pod's port 15008; `accept` gives the next tunnel."""
 
-    def __init__(self, pod: Pod, identity: TlsIdentity) -> None:
-        self._listener = pod.listen(ports.HBONE)
+    def __init__(self, pod: Pod, identity: TlsIdentity, family: int = V4) -> None:
+        self._listener = pod.listen(ports.HBONE, family)
         self._listener.settimeout(PATIENCE)
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.set_alpn_protocols(["h2"])

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.model.address import Ip, SocketAddress
+from mesh.model import ports
+from mesh.model.address import Ip, NetworkAddress, SocketAddress
 from mesh.model.identity import SpiffeId
-from mesh.model.workload import WorkloadUid
+from mesh.model.workload import PortMapping, Service, WorkloadUid
 from tests.identity.certificates_for_tests import Issuer
 from tests.worker.hbone_server import HbonePeer, HboneServer, fields
-from tests.worker.node import Node, is_reset, run
+from tests.worker.node import V6, Node, Worker, is_reset, reset, run
 from ztunnel.feed import CertificateMissing, PodRemoved
 
 pytestmark = pytest.mark.root
@@ -330,3 +331,86 @@ def test_a_tunnel_that_ends_late_does_not_take_its_successor_with_it(node: Node,
     new.send(request.stream_id, b"ok")
     assert third.recv(2) == b"ok"
     second.close()
+
+
+# --- many keys, one peer
+
+
+def services_of(node: Node, worker: Worker, count: int) -> list[SocketAddress]:
+    """Addresses that all lead to pod b, each expecting other identities there: so each has tunnels of its own."""
+    vips = [Ip(f"10.96.1.{number}") for number in range(1, count + 1)]
+    services = tuple(
+        Service(
+            f"s{vip}",
+            "shop",
+            f"s{vip}.shop.svc.cluster.local",
+            (NetworkAddress("", vip),),
+            (PortMapping(PORT, PORT),),
+            (f"spiffe://cluster.local/ns/shop/sa/{vip.replace('.', '-')}",),
+        )
+        for vip in vips
+    )
+    worker.update(node.b.workload(services={service.key: service.ports for service in services}), services=services)
+    worker.describe()
+    return [SocketAddress(vip, PORT) for vip in vips]
+
+
+def counted(worker: Worker, **wanted: int) -> None:
+    def agrees() -> bool:
+        counters = worker.describe().counters
+        return {name: counters[name] for name in wanted} == wanted
+
+    worker.wait(agrees, str(wanted))
+
+
+def test_keys_of_one_peer_take_turns(node: Node, server: HboneServer) -> None:
+    worker = node.worker(node.a, AMBIT_MAX_DIALS_PER_PEER="3")
+    apps = [node.a.dial(address) for address in services_of(node, worker, 10)]
+    counted(worker, pool_dials=3, pool_dials_waiting=7, pool_waiting=10)
+    peers = [served(server) for _ in apps]  # each one that is through lets another begin
+    counted(worker, pool_dials=0, pool_dials_waiting=0, pool_waiting=0, pool_tunnels=10)
+    for peer, stream in peers:
+        peer.send(stream, b"ok")
+    assert [app.recv(2) for app in apps] == [b"ok"] * 10
+
+
+def test_another_peer_need_not_wait_for_its_turn(node: Node) -> None:
+    silent = node.b.listen(ports.HBONE)
+    worker = node.worker(node.a, AMBIT_MAX_DIALS_PER_PEER="1")
+    stuck = [node.a.dial(address) for address in services_of(node, worker, 3)]
+    counted(worker, pool_dials=1, pool_dials_waiting=2)
+    other = HboneServer(node.b, node.certificate(node.b.identity), V6)
+    with node.a.dial(node.b.address(PORT, V6)) as app:
+        peer, stream = served(other)
+        peer.send(stream, b"ok")
+        assert app.recv(2) == b"ok"
+    for each in (*stuck, silent):
+        each.close()
+
+
+def test_the_wait_for_a_turn_is_bounded(node: Node) -> None:
+    node.b.listen(ports.HBONE)  # shakes no hands
+    worker = node.worker(
+        node.a, AMBIT_MAX_DIALS_PER_PEER="1", AMBIT_CONNECT_TIMEOUT="300ms", AMBIT_HANDSHAKE_TIMEOUT="2s"
+    )
+    apps = [node.a.dial(address) for address in services_of(node, worker, 3)]
+    for app in apps:
+        with pytest.raises(ConnectionResetError):
+            app.recv(1)
+    worker.wait(lambda: len(worker.closed) == 3, "three refusals")
+    assert sorted("were being dialled" in record.error for record in worker.closed) == [False, True, True]
+    counted(worker, pool_dials=0, pool_dials_waiting=0, pool_keys=0)
+
+
+def test_who_gave_up_while_waiting_for_a_turn_costs_the_peer_nothing(node: Node, server: HboneServer) -> None:
+    worker = node.worker(node.a, AMBIT_MAX_DIALS_PER_PEER="1")
+    first, *others = [node.a.dial(address) for address in services_of(node, worker, 5)]
+    counted(worker, pool_dials=1, pool_dials_waiting=4)
+    for app in others:
+        reset(app)
+    worker.wait(lambda: len(worker.closed) == 4, "four to give up")
+    peer, stream = served(server)
+    peer.send(stream, b"ok")
+    assert first.recv(2) == b"ok"
+    counted(worker, pool_dials=0, pool_dials_waiting=0, pool_keys=1)
+    assert server.accept_nothing(0.1)

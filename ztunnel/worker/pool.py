@@ -2,7 +2,7 @@
 
 Two connections may share a tunnel when the same identity of the same pod dials the same peer and expects the same
 identities of it. Of one key at most one dial is under way; all callers wait for the same attempt and fail with it, so a
-dead peer costs each caller one time-out at most.
+dead peer costs each caller one time-out at most, and one more if many keys dial it (dials.py).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from mesh.model.address import SocketAddress
 from mesh.model.identity import SpiffeId
 from ztunnel.plan.plan import Flag
 from ztunnel.worker.context import Context
+from ztunnel.worker.dials import Dials, Turn
 from ztunnel.worker.occupants import Occupant
 from ztunnel.worker.sockets import Dial, Namespace
 from ztunnel.worker.tunnel import Tunnel
@@ -90,14 +91,17 @@ class ClientTunnel(Tunnel):
 class Shelf:
     """All tunnels of one key and the callers that wait for one. Forgotten when it is empty."""
 
-    def __init__(self, context: Context, key: Key, namespace: Namespace, emptied: Callable[[Shelf], None]) -> None:
+    def __init__(
+        self, context: Context, key: Key, namespace: Namespace, dials: Dials, emptied: Callable[[Shelf], None]
+    ) -> None:
         self._context = context
         self.key = key
         self._namespace = namespace
         self._emptied = emptied
         self._tunnels: list[ClientTunnel] = []
         self._waiting: deque[Caller] = deque()
-        self._dialling: Dial | ClientTunnel | None = None
+        self._dialling: Turn | Dial | ClientTunnel | None = None
+        self._turn = Turn(dials, key.peer, self._begin, self._too_late)
 
     @property
     def tunnels(self) -> int:
@@ -134,11 +138,20 @@ class Shelf:
         self._forget_if_empty()
 
     def _dial(self) -> None:
-        if self._dialling is not None or not self._waiting:
+        if self._dialling is None and self._waiting:
+            self._dialling = self._turn
+            self._turn.enter()
+
+    def _begin(self) -> None:
+        if all(caller.gave_up for caller in self._waiting):
+            self._failed(Flag.CONNECT, "")
             return
         dial = Dial(self._context.loop, self.key.peer, self._connected, self._not_connected)
         self._dialling = dial
         dial.start(self._namespace, self._context.settings.connect_timeout)
+
+    def _too_late(self, reason: str) -> None:
+        self._failed(Flag.CONNECT, reason)
 
     def _connected(self, sock: socket.socket) -> None:
         if not self._context.certificates.held(self.key.source):
@@ -156,17 +169,21 @@ class Shelf:
             self._failed(Flag.CONNECT, reason)
 
     def _failed(self, flag: Flag, reason: str) -> None:
-        self._dialling = None
+        self._dialled()
         waiting, self._waiting = self._waiting, deque()
         for caller in waiting:
             if not caller.gave_up:
                 caller.tunnel_failed(flag, reason)
         self._forget_if_empty()
 
+    def _dialled(self) -> None:
+        self._dialling = None
+        self._turn.leave()
+
     # --- tunnels say
 
     def established(self, tunnel: ClientTunnel) -> None:
-        self._dialling = None
+        self._dialled()
         self._tunnels.append(tunnel)
         self._serve()
 
@@ -205,11 +222,12 @@ class Pool:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._shelves: dict[Key, Shelf] = {}
+        self._dials = Dials(context.loop, context.settings.peer_dials, context.settings.connect_timeout)
 
     def request(self, key: Key, namespace: Namespace, caller: Caller) -> None:
         shelf = self._shelves.get(key)
         if shelf is None:
-            shelf = Shelf(self._context, key, namespace, self._forget)
+            shelf = Shelf(self._context, key, namespace, self._dials, self._forget)
             self._shelves[key] = shelf
         shelf.request(caller)
 
@@ -229,6 +247,8 @@ class Pool:
             "pool_tunnels": sum(shelf.tunnels for shelf in self._shelves.values()),
             "pool_streams": sum(shelf.streams for shelf in self._shelves.values()),
             "pool_held_bytes": sum(shelf.held for shelf in self._shelves.values()),
+            "pool_dials": self._dials.under_way,
+            "pool_dials_waiting": self._dials.waiting,
             "pool_waiting": sum(shelf.waiting for shelf in self._shelves.values()),
         }
 

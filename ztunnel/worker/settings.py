@@ -36,6 +36,9 @@ class Settings:
     """TLS handshakes under way at once in one pod. Beyond it the oldest is cut, so slow ones cannot shut others out."""
     pool_waiting: int = 4096
     """Connections that wait for the dial of one tunnel. Beyond it they are refused."""
+    peer_dials: int = 16
+    """Tunnels to one peer that are dialled at once, for all pods together. A handshake costs the peer about a
+    millisecond of its CPU: so many keep it busy, and never have more than that wait in front of others."""
     inbound_tunnels: int = 16_384
     """Tunnels that peers hold to this worker, handshakes included. Beyond it new ones are refused."""
     peer_tunnels: int = 256
@@ -67,6 +70,7 @@ class Settings:
             pool_idle=read.seconds("POOL_UNUSED_RELEASE_TIMEOUT", default.pool_idle),
             handshakes=read.number("AMBIT_MAX_HANDSHAKES", default.handshakes),
             pool_waiting=read.number("AMBIT_MAX_WAITING", default.pool_waiting),
+            peer_dials=read.number("AMBIT_MAX_DIALS_PER_PEER", default.peer_dials),
             inbound_tunnels=read.number("AMBIT_MAX_INBOUND_TUNNELS", default.inbound_tunnels),
             peer_tunnels=read.number("AMBIT_MAX_TUNNELS_PER_PEER", default.peer_tunnels),
             inbound_idle=read.seconds("AMBIT_INBOUND_IDLE", default.inbound_idle),
