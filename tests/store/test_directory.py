@@ -1,4 +1,4 @@
-"""The store in a directory, as its users see it: several processes, hand-made files, a live watch."""
+"""What only a store in a directory is: files that people write, for several processes (the rest: test_contract)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from hypothesis import strategies as st
 
 from controller.store import watching as watching_module
 from controller.store.directory import DirectoryStore
-from controller.store.interface import Change, Event, Key, NotFound, StoreError
-from controller.store.kinds import ENDPOINT_SLICE, NAMESPACE, POD, SERVICE, key_of
-
-PATIENCE = 20.0  # seconds until a test that waits for something fails
+from controller.store.interface import Change, Event, Key, StoreError
+from controller.store.kinds import ENDPOINT_SLICE, NAMESPACE, POD, key_of
+from tests.store.watched import PATIENCE, run, watching
 
 
 def namespace(name: str = "shop", **labels: str) -> dict[str, Any]:
@@ -37,46 +35,9 @@ def pod(name: str = "web", image: str = "ambit/echo") -> dict[str, Any]:
 WEB = Key("Pod", "shop", "web")
 
 
-def run(work: Coroutine[Any, Any, Any]) -> Any:
-    return asyncio.run(asyncio.wait_for(work, PATIENCE))
-
-
 @pytest.fixture
 def store(tmp_path: Path) -> DirectoryStore:
     return DirectoryStore(tmp_path / "objects")
-
-
-class Watched:
-    """What a watcher has heard; `until` waits for something to be true of it."""
-
-    def __init__(self, events: AsyncIterator[Event]) -> None:
-        self.events: list[Event] = []
-        self._source = events
-
-    async def until(self, true: Callable[[list[Event]], object]) -> None:
-        while not true(self.events):
-            self.events.append(await anext(self._source))
-
-    async def synced(self) -> None:
-        await self.until(lambda events: events and events[-1].change is Change.SYNCED)
-        self.events.clear()
-
-    async def hears(self, change: Change, key: Key) -> Event:
-        await self.until(lambda events: any((event.change, event.key) == (change, key) for event in events))
-        found = next(event for event in self.events if (event.change, event.key) == (change, key))
-        self.events.clear()
-        return found
-
-
-@contextlib.asynccontextmanager
-async def watching(store: DirectoryStore) -> AsyncIterator[Watched]:
-    source = store.watch((NAMESPACE, POD, SERVICE))
-    watched = Watched(source)
-    await watched.synced()
-    try:
-        yield watched
-    finally:
-        await source.aclose()  # type: ignore[attr-defined]
 
 
 # --- objects
@@ -94,40 +55,6 @@ def test_an_applied_object_is_a_readable_file_and_comes_back(store: DirectorySto
     assert text.startswith("apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\n")
 
 
-def test_metadata_is_kept_as_kubernetes_does(store: DirectoryStore) -> None:
-    async def scenario() -> None:
-        first = (await store.apply(pod()))["metadata"]
-        again = (await store.apply(pod()))["metadata"]
-        labelled = (await store.change(WEB, lambda obj: obj["metadata"].update(labels={"a": "b"})))["metadata"]
-        changed = (await store.apply(pod(image="other")))["metadata"]
-        assert again == first
-        assert [first["generation"], labelled["generation"], changed["generation"]] == [1, 1, 2]
-        assert {each["uid"] for each in (first, labelled, changed)} == {first["uid"]}
-        assert {each["creationTimestamp"] for each in (labelled, changed)} == {first["creationTimestamp"]}
-        versions = [int(each["resourceVersion"]) for each in (first, labelled, changed)]
-        assert versions == sorted(set(versions))
-        await store.delete(WEB)
-        assert (await store.apply(pod()))["metadata"]["uid"] != first["uid"]
-
-    run(scenario())
-
-
-def test_status_and_the_rest_are_written_apart(store: DirectoryStore) -> None:
-    async def scenario() -> None:
-        await store.apply(pod() | {"status": {"phase": "Failed"}})
-
-        def edit(obj: dict[str, Any]) -> None:
-            obj["status"] = {"phase": "Running"}
-            obj["metadata"]["labels"] = {"a": "b"}
-
-        assert "status" not in await store.get(POD, "web", "shop")
-        assert "labels" not in (await store.change_status(WEB, edit))["metadata"]
-        assert (await store.apply(pod(image="other")))["status"] == {"phase": "Running"}
-        assert (await store.change(WEB, lambda obj: obj.pop("status")))["status"] == {"phase": "Running"}
-
-    run(scenario())
-
-
 def test_what_the_mesh_wrote_survives_the_manifest_being_applied_again(store: DirectoryStore) -> None:
     async def scenario() -> None:
         await store.apply(pod())
@@ -142,17 +69,6 @@ def test_what_the_mesh_wrote_survives_the_manifest_being_applied_again(store: Di
         assert again["spec"]["nodeName"] == "node1"
 
     run(scenario())
-
-
-def test_what_is_not_there_is_said(store: DirectoryStore) -> None:
-    for work in (
-        lambda: store.get(POD, "web", "shop"),
-        lambda: store.delete(WEB),
-        lambda: store.change(WEB, lambda obj: None),
-        lambda: store.get(POD, "../../../etc/passwd", "shop"),
-    ):
-        with pytest.raises(NotFound, match="there is no Pod shop/"):
-            run(work())
 
 
 def test_a_malformed_object_is_refused_and_nothing_is_written(store: DirectoryStore) -> None:
@@ -199,29 +115,6 @@ def test_a_store_that_vanished_is_not_an_empty_one(store: DirectoryStore) -> Non
 
 
 # --- watching
-
-
-def test_a_watch_begins_with_what_exists_and_goes_on_with_every_change(store: DirectoryStore) -> None:
-    async def scenario() -> None:
-        await store.apply(namespace())
-        await store.apply(pod())
-        source = store.watch((NAMESPACE, POD))
-        watched = Watched(source)
-        await watched.until(lambda events: events and events[-1].change is Change.SYNCED)
-        assert [event.key for event in watched.events] == [Key("Namespace", "", "shop"), WEB, None]
-        watched.events.clear()
-        other = DirectoryStore(store.root)
-        await other.change(WEB, lambda obj: obj["metadata"].update(labels={"a": "b"}))
-        event = await watched.hears(Change.APPLIED, WEB)
-        assert event.object is not None
-        assert event.object["metadata"]["labels"] == {"a": "b"}
-        await other.apply(pod("new"))
-        await watched.hears(Change.APPLIED, Key("Pod", "shop", "new"))
-        await other.delete(WEB)
-        assert (await watched.hears(Change.DELETED, WEB)).object == event.object
-        await source.aclose()  # type: ignore[attr-defined]
-
-    run(scenario())
 
 
 def test_only_the_kinds_asked_for_are_delivered_and_namespaces_may_come_later(store: DirectoryStore) -> None:
@@ -453,54 +346,5 @@ def test_garbage_is_named_and_disturbs_nothing(store: DirectoryStore, path: str,
         assert len(await store.list(POD)) == 1
         async with watching(store):
             pass
-
-    run(scenario())
-
-
-def test_waiting_costs_nothing(store: DirectoryStore) -> None:
-    """The watcher sleeps in the kernel: an idle event loop has nothing scheduled."""
-
-    async def scenario() -> None:
-        source = store.watch((POD,))
-        await anext(source)
-        waiting: Awaitable[Event] = asyncio.ensure_future(anext(source))
-        await asyncio.sleep(0.05)
-        loop: Any = asyncio.get_running_loop()
-        deadlines = [handle for handle in loop._scheduled if not handle.cancelled()]
-        assert len(deadlines) == 1  # the test's own time-out
-        waiting.cancel()  # type: ignore[attr-defined]
-
-    run(scenario())
-
-
-def test_a_pod_that_has_a_node_is_deleted_in_two_steps(store: DirectoryStore) -> None:
-    """As by an API server and a kubelet: marked first, gone when who ran it says so."""
-    running = pod()
-    running["spec"] |= {"nodeName": "node1", "terminationGracePeriodSeconds": 7}
-
-    async def scenario() -> None:
-        await store.apply(running)
-        async with watching(store) as watched:
-            await store.delete(WEB)
-            marked = await watched.hears(Change.APPLIED, WEB)
-            assert marked.object is not None
-            assert marked.object["metadata"]["deletionTimestamp"]
-            assert marked.object["metadata"]["deletionGracePeriodSeconds"] == 7
-            await store.delete(WEB)
-            await watched.hears(Change.DELETED, WEB)
-
-    run(scenario())
-
-
-def test_a_pod_that_has_ended_is_deleted_at_once(store: DirectoryStore) -> None:
-    running = pod()
-    running["spec"]["nodeName"] = "node1"
-
-    async def scenario() -> None:
-        await store.apply(running)
-        await store.change_status(WEB, lambda obj: obj.update(status={"phase": "Succeeded"}))
-        await store.delete(WEB)
-        with pytest.raises(NotFound):
-            await store.get(POD, "web", "shop")
 
     run(scenario())
