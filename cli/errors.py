@@ -7,10 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from controller.store.interface import StoreError
-from deploy.local.errors import LocalError
-from ebpf.node import NotLoaded
-
 OK = 0
 WRONG = 1  # the command worked and what it looked at is not right, or it could not do what was asked
 USAGE = 2  # the words of the command were wrong (as Typer itself uses it)
@@ -24,15 +20,29 @@ def fail(sentence: str) -> NoReturn:
     raise CommandFailed(sentence)
 
 
+def warn(sentence: str) -> None:
+    """Something to know that does not end the command."""
+    print(f"ambit: {sentence}", file=sys.stderr)
+
+
 @contextmanager
 def told_in_one_sentence() -> Iterator[None]:
     """Ends the process with the sentence of an expected failure; an unexpected one keeps its traceback."""
     try:
         yield
-    except (CommandFailed, LocalError, NotLoaded, StoreError, PermissionError, ConnectionError) as problem:
-        print(f"ambit: {problem}", file=sys.stderr)
-        raise SystemExit(WRONG) from None
     except BrokenPipeError:
         raise SystemExit(WRONG) from None
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    except Exception as problem:
+        if not isinstance(problem, _expected()):
+            raise
+        warn(str(problem))
+        raise SystemExit(WRONG) from None
+
+
+def _expected() -> tuple[type[Exception], ...]:
+    """Loaded when something has failed, so that a command only loads what it works with."""
+    from controller.store.interface import StoreError
+    from deploy.local.errors import LocalError
+    from ebpf.node import NotLoaded
+
+    return CommandFailed, LocalError, NotLoaded, StoreError, PermissionError, ConnectionError

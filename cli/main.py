@@ -1,21 +1,34 @@
-"""The `ambit` command: what a user types."""
+"""The entry point of `ambit`. It imports next to nothing, so that an interrupt finds its handler from the start."""
 
 from __future__ import annotations
 
-import typer
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from cli import ebpf, local, status, ztunnel_config
-from cli.errors import told_in_one_sentence
+INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, help="Ambit: a sidecarless service mesh.")
-app.add_typer(local.app, name="local")
-app.add_typer(ztunnel_config.app, name="ztunnel-config")
-app.add_typer(ztunnel_config.app, name="zc", hidden=True)
-app.add_typer(ebpf.app, name="ebpf")
-app.command("status")(status.status)
+
+@contextmanager
+def ends_at_once() -> Iterator[None]:
+    """While modules load there is nothing to clean up: SIGINT simply ends the process, and no import sees it."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored (nohup, a script's &): stays so
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def main() -> None:
-    """The entry point: expected failures are one sentence and a non-zero exit status."""
-    with told_in_one_sentence():
-        app()
+    """Expected failures are one sentence and a non-zero exit status."""
+    try:
+        with ends_at_once():
+            from cli.app import app
+            from cli.errors import told_in_one_sentence
+        with told_in_one_sentence():
+            app()
+    except KeyboardInterrupt:
+        raise SystemExit(INTERRUPTED) from None

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import http.client
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any
 
 import typer
 
+from cli.choice import with_home
 from cli.errors import WRONG
-from cli.home import CONTROLLER, CONTROLLER_ADMIN, Home, ask_or_raise, home
+from cli.home import CONTROLLER_ADMIN, Home, NoAnswer, Part, ask, ask_each, chosen_nodes
 from cli.output import Format, document, table
 from controller.store import kinds
 from controller.store.interface import Object
 from mesh.model.enrolment import REDIRECTION, REDIRECTION_ENABLED, REDIRECTION_REASON, decide
 
 Json = Mapping[str, Any]
+_CONTROLLER_LISTS = ("files", "problems", "ztunnels")  # of its /status, that are read here
 UP = "Up"  # ztunnel's word for a pod that it serves (config_dump workloadState)
 
 
@@ -43,15 +44,24 @@ class Enrolled:
 class Report:
     """Everything that `ambit status` says."""
 
-    parts: dict[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, Part] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
     enrolled: list[Enrolled] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
-def status(output: Annotated[Format, typer.Option("--output", "-o", help="How to print it.")] = Format.TABLE) -> None:
-    """What runs, what is enrolled, what is wrong; exit status 1 when something is wrong."""
-    report = look(home())
+@with_home
+def status(
+    home: Home,
+    node: Annotated[str, typer.Option("--node", help="Look only at this node.")] = "",
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="Only pods of this namespace.")] = "",
+    all_namespaces: Annotated[
+        bool, typer.Option("--all-namespaces", "-A", help="All pods: so it is without -n.")
+    ] = False,
+    output: Annotated[Format, typer.Option("--output", "-o", help="How to print it.")] = Format.TABLE,
+) -> None:
+    """What runs, what is enrolled, what is wrong; exit status 1 if something is."""
+    report = look(home, node, "" if all_namespaces else namespace)
     if output in (Format.JSON, Format.YAML):
         document(asdict(report), output)
     else:
@@ -60,40 +70,45 @@ def status(output: Annotated[Format, typer.Option("--output", "-o", help="How to
         raise typer.Exit(WRONG)
 
 
-def look(place: Home) -> Report:
+def look(home: Home, node: str = "", namespace: str = "") -> Report:
     """Asks every part; a part that does not answer is a problem, never the end of the report."""
-    report = Report()
-    nodes = place.nodes()
-    report.parts = place.processes()
-    report.problems += [
-        f"{name} is not running ({part['lastEnd'] or 'it has not started yet'})"
-        for name, part in report.parts.items()
-        if not part["pid"]
-    ]
-    controller = _answer(place, report, CONTROLLER, "/status", CONTROLLER_ADMIN)
-    report.problems += _controller_problems(controller)
-    for name in nodes:
-        dump = _answer(place, report, name, "/config_dump")
-        report.nodes.append(_node(name, dump, controller))
-        report.problems += _node_problems(name, dump)
-    report.enrolled = _enrolments(place)
-    report.problems += _enrolment_problems(report.enrolled)
-    return report
+    nodes = chosen_nodes(home, node)
+    parts = home.parts()
+    problems = [*home.problems(), *_part_problems(parts)]
+    controller = _controller(home, problems)
+    dumps = ask_each(nodes, lambda name: ask(home, name, "/config_dump"))
+    for name, dump in dumps.items():
+        problems += [str(dump)] if isinstance(dump, NoAnswer) else _node_problems(name, dump)
+    enrolled = [each for each in _enrolments(home, namespace, problems) if node in ("", each.node)]
+    return Report(
+        parts,
+        [_node(name, dump, controller) for name, dump in dumps.items()],
+        enrolled,
+        list(dict.fromkeys([*problems, *_enrolment_problems(enrolled)])),
+    )
 
 
-def _answer(place: Home, report: Report, node: str, path: str, port: int = 15000) -> Json:
-    try:
-        found: Json = ask_or_raise(place, node, path, port)
-    except (OSError, http.client.HTTPException, ValueError) as problem:
-        who = "the controller" if node == CONTROLLER else f"ztunnel of {node}"
-        report.problems.append(f"{who} does not answer: {problem}")
-        return {}
-    return found
+def _part_problems(parts: Mapping[str, Part]) -> Iterable[str]:
+    for name, part in parts.items():
+        if not part.running:
+            why = ", ".join(filter(None, (part.state.removeprefix("not running"), part.last_end)))
+            yield f"{name} is not running ({why})" if why else f"{name} is not running"
 
 
-def _node(name: str, dump: Json, controller: Json) -> Node:
-    if not dump:
-        return Node(name, ztunnel="not answering")
+def _controller(home: Home, problems: list[str]) -> Json:
+    """What all replicas say, as one: each has the ztunnels that are connected to it, and each compiles all objects."""
+    answers = ask_each(home.controllers(), lambda name: ask(home, name, "/status", CONTROLLER_ADMIN))
+    said = [each for each in answers.values() if not isinstance(each, NoAnswer)]
+    problems += [str(each) for each in answers.values() if isinstance(each, NoAnswer)]
+    problems += ["no controller is running"] if not answers else []
+    whole = {name: [entry for each in said for entry in each.get(name, [])] for name in _CONTROLLER_LISTS}
+    problems += _controller_problems(whole)
+    return whole
+
+
+def _node(name: str, dump: Json | NoAnswer, controller: Json) -> Node:
+    if isinstance(dump, NoAnswer):
+        return Node(name, "not answering", synced=_synced(name, controller))
     pods = dump.get("workloadState", {}).values()
     live = sum(len(way) for pod in pods for way in pod.get("connections", {}).values())
     ready = "not ready" if dump.get("notReady") else "ready"
@@ -134,9 +149,14 @@ def _enrolment(pod: Object, namespace: Object) -> Enrolled | None:
     return Enrolled(name, spec.get("nodeName", ""), state, annotations.get(REDIRECTION_REASON) or wanted.reason)
 
 
-def _enrolments(place: Home) -> list[Enrolled]:
-    namespaces = {each["metadata"]["name"]: each for each in place.objects(kinds.NAMESPACE)}
-    found = (_enrolment(pod, namespaces.get(pod["metadata"]["namespace"], {})) for pod in place.objects(kinds.POD))
+def _enrolments(home: Home, namespace: str, problems: list[str]) -> Sequence[Enrolled]:
+    try:
+        spaces = {each["metadata"]["name"]: each for each in home.objects(kinds.NAMESPACE)}
+        pods = home.objects(kinds.POD, namespace)
+    except NoAnswer as problem:
+        problems.append(str(problem))
+        return ()
+    found = (_enrolment(pod, spaces.get(pod["metadata"]["namespace"], {})) for pod in pods)
     return sorted(filter(None, found), key=lambda each: each.pod)
 
 
@@ -156,8 +176,8 @@ def _node_problems(node: str, dump: Json) -> Iterable[str]:
 
 def _print(report: Report) -> None:
     table(
-        ("PART", "PID", "STARTS", "LAST END"),
-        ((name, part["pid"] or "not running", part["starts"], part["lastEnd"]) for name, part in report.parts.items()),
+        ("PART", "STATE", "WHERE", "STARTS", "LAST END"),
+        ((name, part.state, part.where, part.starts, part.last_end) for name, part in report.parts.items()),
     )
     print()
     table(
