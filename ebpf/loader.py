@@ -22,6 +22,7 @@ from ebpf.hooks import Hook
 from ebpf.maps import Map
 from ebpf.pins import BPFFS, Pins, names, replace
 
+AUTO = "auto"
 EX_USAGE, EX_UNAVAILABLE, EX_SOFTWARE, EX_NOPERM, EX_CONFIG = 64, 69, 70, 77, 78
 
 
@@ -93,6 +94,14 @@ def require_root() -> None:
 def require_features() -> None:
     for feature in features.missing():
         raise LoadFailed(EX_UNAVAILABLE, f"{feature.name} is missing: {feature.remedy}")
+
+
+def pods_cgroup() -> Path:
+    try:
+        cgroups.enter_host_view()
+        return cgroups.kubepods()
+    except (cgroups.NoCgroup2, cgroups.NoKubepods) as problem:
+        raise LoadFailed(EX_CONFIG, str(problem)) from problem
 
 
 def require_cgroup(cgroup: Path) -> None:
@@ -281,7 +290,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         command.add_argument("--pins", type=Path, required=True, help="directory on a bpffs, one per node")
         if name == "load":
             command.add_argument(
-                "--cgroup", type=Path, required=True, help="cgroup v2 directory above all pods and ztunnel"
+                "--cgroup",
+                type=Path,
+                required=True,
+                help=f"cgroup v2 directory above all pods and ztunnel; {AUTO}: the kubelet's, looked for",
             )
     return parser.parse_args(argv)
 
@@ -291,7 +303,7 @@ def run(argv: list[str]) -> str:
     require_root()
     pins = Pins(chosen.pins)
     if chosen.command == "load":
-        return load(pins, chosen.cgroup)
+        return load(pins, pods_cgroup() if chosen.cgroup == Path(AUTO) else chosen.cgroup)
     return unload(pins) if chosen.command == "unload" else status(pins)
 
 

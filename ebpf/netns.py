@@ -7,7 +7,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from pathlib import Path
 from typing import TypeVar
 
 from ebpf import syscalls
@@ -50,7 +49,7 @@ def own_cookie() -> int:
         return int.from_bytes(probe.getsockopt(socket.SOL_SOCKET, SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
-def netns_cookie(netns: int | Path) -> int:
+def netns_cookie(netns: int | os.PathLike[str]) -> int:
     """The cookie of a network namespace, by descriptor or by path (/proc/PID/ns/net, /run/netns/NAME)."""
     if isinstance(netns, int):
         return in_netns(netns, own_cookie)

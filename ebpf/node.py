@@ -115,6 +115,17 @@ class Capture:
         """Names of what was attached and not detached, also of pods that are gone since."""
         return frozenset(names(self._pins.inbound))
 
+    def is_attached_to_living(self, name: str) -> bool:
+        """Whether the network namespace that was attached under this name still exists."""
+        pin = self._inbound_pin(name)
+        if not pin.exists():
+            return False
+        link = syscalls.get(pin)
+        try:
+            return syscalls.link_info(link).target != 0
+        finally:
+            os.close(link)
+
     def original_destination(self, socket_fd: int) -> SocketAddress | None:
         """What the app dialled whose connection ztunnel has accepted as `socket_fd`; None: it did not dial elsewhere
         and was not captured, so there is nothing to forward to."""

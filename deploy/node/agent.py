@@ -9,18 +9,28 @@ import asyncio
 import logging
 import os
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
-from controller.store.interface import Key, NotFound, Object, Store, StoreError
+from controller.store.interface import Key, Object, Store, StoreError
 from deploy.mirror import Mirror
+from deploy.node.annotation import annotate
+from deploy.node.around import Capture, Networks
 from deploy.node.enrol import Observed, Step, is_enrolled, next_step
+from deploy.node.pods import has_ended
 from deploy.node.zds import Member, NotServed, ZdsServer
 from ebpf.netns import netns_cookie
 from mesh.model.address import Ip, canonical
-from mesh.model.enrolment import REDIRECTION, REDIRECTION_ENABLED, REDIRECTION_PENDING, REDIRECTION_REASON, decide
+from mesh.model.enrolment import (
+    EXCLUDED_NAMESPACES,
+    REDIRECTION,
+    REDIRECTION_ENABLED,
+    REDIRECTION_PENDING,
+    REDIRECTION_REASON,
+    Enrolment,
+    decide,
+)
 from mesh.runtime.backoff import Backoff
 
 log = logging.getLogger("node-agent")
@@ -29,37 +39,21 @@ PATIENCE = 5.0  # seconds a running pod goes on in plain text while ztunnel cann
 FIRST_RETRY, LONGEST_RETRY = 0.05, 5.0  # seconds; Istio's agent has the same cap
 
 
-class Capture(Protocol):
-    """The kernel's side (ebpf.node.Capture)."""
-
-    def enrol(self, netns_cookie: int, addresses: Iterable[Ip] = ()) -> None: ...
-    def withdraw(self, netns_cookie: int) -> None: ...
-    def enrolled(self) -> frozenset[int]: ...
-    def attach_inbound(self, netns_fd: int, name: str) -> None: ...
-    def detach_inbound(self, name: str) -> None: ...
-    def attached_inbound(self) -> frozenset[str]: ...
-
-
-class Networks(Protocol):
-    """Where the pods of this node have their network namespaces."""
-
-    def netns(self, uid: str) -> Path | None:
-        """None: there is none, not yet or not any more."""
-
-
 @dataclass(slots=True)
 class _Pod:
     """What the agent remembers of a pod between two looks at it."""
 
     object: Object
-    netns: Path
+    netns: os.PathLike[str]
     cookie: int
+    addresses: tuple[Ip, ...] = ()  # told before the object has them
     announced: bool = False
     problem: str = ""
     problem_since: float = 0.0
     leaving: bool = False  # it has ended: it leaves the mesh whatever its labels say
     settled: asyncio.Event = field(default_factory=asyncio.Event)  # it is where it is wanted
     disturbed: asyncio.Event = field(default_factory=asyncio.Event)
+    stepped: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
 
     @property
@@ -79,19 +73,30 @@ class NodeAgent:
     """`run` until cancelled. Pods are known by their uid."""
 
     def __init__(
-        self, node: str, store: Store, mirror: Mirror, networks: Networks, capture: Capture, zds_path: Path
+        self,
+        node: str,
+        store: Store,
+        mirror: Mirror,
+        networks: Networks,
+        capture: Capture,
+        zds_path: Path,
+        *,
+        excluded: Collection[str] = EXCLUDED_NAMESPACES,
+        welcome: Callable[[int], None] = lambda _: None,
     ) -> None:
-        """`mirror` follows Pods and Namespaces; its owner runs it."""
+        """`mirror` follows Pods and Namespaces; its owner runs it. `welcome` gets the process of each ztunnel that
+        connects, before that is told of any pod, and may raise NotServed."""
         self._node, self._store, self._mirror, self._networks = node, store, mirror, networks
-        self._capture = capture
-        self._zds = ZdsServer(zds_path, self._members, self._disturb_all)
+        self._capture, self._excluded = capture, excluded
+        self._zds = ZdsServer(zds_path, self._members, self._disturb_all, welcome)
         self._pods: dict[str, _Pod] = {}
+        self._withdrawing = False
 
     async def run(self) -> None:
         """Raises OSError: the ZDS socket cannot be made."""
         await self._mirror.synced.wait()
         self.look()
-        self._sweep()
+        self.sweep()
         serving = asyncio.create_task(self._zds.serve())
         following = asyncio.create_task(self._follow())
         try:
@@ -102,17 +107,28 @@ class NodeAgent:
 
     # --- for who runs the pods
 
-    async def admitted(self, uid: str, told: Callable[[str], None]) -> None:
-        """Returns once the pod may send its first packet: it is captured, or not to be. Its namespace must exist."""
+    async def admitted(self, uid: str, told: Callable[[str], None], addresses: tuple[Ip, ...] = ()) -> None:
+        """Returns once the pod may send its first packet: it is captured and served, or not to be. Its namespace must
+        exist. `addresses` are the pod's, if its object does not have them yet."""
         self.look()
         while True:
             pod = self._pods.get(uid)
             if pod is not None:
-                if pod.settled.is_set():
+                pod.addresses = addresses or pod.addresses
+                pod.stepped.clear()
+                if self._may_start(pod):
                     return
                 told(pod.problem or "the pod is being enrolled into the mesh")
-                await _first(pod.settled, pod.disturbed)
+                await _first(pod.settled, pod.stepped, pod.disturbed)
             await asyncio.sleep(0.02)
+
+    def _may_start(self, pod: _Pod) -> bool:
+        """The mesh need not have been told yet: that waits for the API server, which a pod need not."""
+        kernel = self._kernel()
+        observed = self._observe(pod, kernel)
+        if self._wanted(pod, kernel):
+            return observed.served and is_enrolled(observed)
+        return not (observed.attached or observed.captured)
 
     async def released(self, uid: str) -> None:
         """The pod has ended: returns once it has left the mesh, so that its namespace may go."""
@@ -126,7 +142,16 @@ class NodeAgent:
         await pod.settled.wait()
         if pod.task:
             pod.task.cancel()
-        del self._pods[uid]
+        if self._pods.get(uid) is pod:
+            del self._pods[uid]
+
+    async def withdraw_all(self) -> None:
+        """Returns when every pod has left the mesh, whatever its labels say; none comes back while this agent runs."""
+        self._withdrawing = True
+        self.look()
+        self.sweep()
+        for pod in list(self._pods.values()):
+            await pod.settled.wait()
 
     def look(self) -> None:
         """Take in pods whose namespaces have come; look again at those that may be wanted elsewhere."""
@@ -135,9 +160,45 @@ class NodeAgent:
             if obj["spec"].get("nodeName") == self._node:
                 if uid in self._pods:
                     self._pods[uid].object = obj
+                    self._follow_sandbox(uid, self._pods[uid])
                 else:
                     self._take_in(uid, obj)
         self._disturb_all()
+
+    def sweep(self) -> None:
+        """Remove what was left of pods that have gone. A pod whose object is gone and that still runs stays captured to
+        its end; and while it is not known where one of them is, any captured namespace may be it."""
+        living = {pod.cookie for pod in self._pods.values()}
+        unknown = False
+        for uid in self._capture.attached_inbound() - self._pods.keys():
+            cookie = self._cookie(uid)
+            if cookie is not None:
+                living.add(cookie)
+            elif self._capture.is_attached_to_living(uid):
+                unknown = True
+            else:
+                self._capture.detach_inbound(uid)
+        for cookie in frozenset() if unknown else self._capture.enrolled() - living:
+            self._capture.withdraw(cookie)
+
+    def known(self) -> frozenset[str]:
+        """The uids of the pods that the agent looks after."""
+        return frozenset(self._pods)
+
+    def decision(self, obj: Object) -> Enrolment | None:
+        """What is wanted of a pod; None while its namespace is not known."""
+        metadata, spec = obj["metadata"], obj["spec"]
+        namespace = self._mirror.get("Namespace", "", metadata["namespace"])
+        if namespace is None:
+            return None
+        return decide(
+            metadata["namespace"],
+            namespace["metadata"].get("labels") or {},
+            metadata.get("labels") or {},
+            metadata.get("annotations") or {},
+            bool(spec.get("hostNetwork")),
+            self._excluded,
+        )
 
     # --- inside
 
@@ -155,18 +216,16 @@ class NodeAgent:
         pod = self._pods[uid] = _Pod(obj, netns, cookie)
         pod.task = asyncio.create_task(self._tend(uid, pod))
 
-    def _sweep(self) -> None:
-        """What an earlier agent left of pods that have gone since. A pod whose object is gone and that still runs, to
-        its end, stays captured."""
-        living = {pod.cookie for pod in self._pods.values()}
-        for uid in self._capture.attached_inbound() - self._pods.keys():
-            cookie = self._cookie(uid)
-            if cookie is None:
-                self._capture.detach_inbound(uid)
-            else:
-                living.add(cookie)
-        for cookie in self._capture.enrolled() - living:
-            self._capture.withdraw(cookie)
+    def _follow_sandbox(self, uid: str, pod: _Pod) -> None:
+        """A pod whose sandbox was made anew is enrolled in its new namespace. The old one has ended."""
+        netns = self._networks.netns(uid)
+        if netns is None or netns == pod.netns or pod.leaving:
+            return
+        cookie = self._cookie(uid)
+        if cookie is not None:
+            self._capture.withdraw(pod.cookie)
+            self._capture.detach_inbound(uid)
+            pod.netns, pod.cookie = netns, cookie
 
     def _forget(self, uid: str) -> None:
         """A pod that an earlier agent enrolled, and that ended before this one had seen it."""
@@ -204,20 +263,12 @@ class NodeAgent:
                 yield _member(uid, pod)
 
     def _wanted(self, pod: _Pod, kernel: _Kernel) -> bool:
-        if pod.leaving or pod.object.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        if self._withdrawing or pod.leaving or has_ended(pod.object):
             return False
-        metadata, spec = pod.object["metadata"], pod.object["spec"]
-        namespace = self._mirror.get("Namespace", "", metadata["namespace"])
-        if namespace is None:  # going, and its pods with it: they stay what they are until they have ended
+        decision = self.decision(pod.object)
+        if decision is None:  # its namespace is going, and its pods with it: they stay what they are to their end
             return pod.cookie in kernel.captured
-        found = decide(
-            metadata["namespace"],
-            namespace["metadata"].get("labels") or {},
-            metadata.get("labels") or {},
-            metadata.get("annotations") or {},
-            bool(spec.get("hostNetwork")),
-        )
-        return found.wanted
+        return decision.wanted
 
     def _next(self, pod: _Pod, kernel: _Kernel) -> Step | None:
         return next_step(self._wanted(pod, kernel), self._observe(pod, kernel))
@@ -225,11 +276,11 @@ class NodeAgent:
     def _observe(self, pod: _Pod, kernel: _Kernel) -> Observed:
         uid = pod.object["metadata"]["uid"]
         present = self._mirror.get(*_triple(pod.key))
-        same = present is not None and present["metadata"]["uid"] == uid
+        same = present is not None and present["metadata"]["uid"] == uid and not pod.leaving
         annotations = (pod.object["metadata"].get("annotations") or {}) if same else {}
         waited = asyncio.get_running_loop().time() - pod.problem_since
         return Observed(
-            served=self._zds.serves(uid),
+            served=self._zds.serves(uid, pod.netns),
             announced=pod.announced,
             attached=uid in kernel.attached,
             captured=pod.cookie in kernel.captured,
@@ -258,6 +309,7 @@ class NodeAgent:
                 await _first(pod.disturbed, patience=backoff.after_failure(random.random()))
             else:
                 log.debug("pod %s: %s: done", pod.key, step.value)
+            pod.stepped.set()
 
     def _note(self, pod: _Pod, step: Step, problem: str) -> None:
         if not pod.problem:
@@ -273,15 +325,16 @@ class NodeAgent:
                 await self._zds.add(_member(uid, pod))
                 pod.problem = ""
             case Step.ATTACH:
-                _with_netns(pod.netns, lambda netns: self._capture.attach_inbound(netns, uid))
+                with_netns(pod.netns, lambda netns: self._capture.attach_inbound(netns, uid))
             case Step.CAPTURE:
-                self._capture.enrol(pod.cookie, _addresses(pod.object))
+                self._capture.enrol(pod.cookie, _addresses(pod.object) or pod.addresses)
             case Step.PUBLISH:
-                await self._annotate(pod, {REDIRECTION: REDIRECTION_ENABLED, REDIRECTION_REASON: None})
+                await self._tell(pod, {REDIRECTION: REDIRECTION_ENABLED, REDIRECTION_REASON: None})
+                pod.problem = ""
             case Step.CONFESS:
-                await self._annotate(pod, {REDIRECTION: REDIRECTION_PENDING, REDIRECTION_REASON: pod.problem})
+                await self._tell(pod, {REDIRECTION: REDIRECTION_PENDING, REDIRECTION_REASON: pod.problem})
             case Step.UNPUBLISH:
-                await self._annotate(pod, {REDIRECTION: None, REDIRECTION_REASON: None})
+                await self._tell(pod, {REDIRECTION: None, REDIRECTION_REASON: None})
             case Step.WITHDRAW:
                 self._capture.withdraw(pod.cookie)
             case Step.DETACH:
@@ -290,32 +343,27 @@ class NodeAgent:
                 await self._zds.delete(uid)
                 pod.announced = False
 
-    async def _annotate(self, pod: _Pod, values: dict[str, str | None]) -> None:
-        """None removes. A pod that has gone meanwhile needs no annotation."""
-        uid = pod.object["metadata"]["uid"]
-
-        def edit(obj: dict[str, Any]) -> None:
-            if obj["metadata"]["uid"] != uid:
-                return
-            annotations = {**(obj["metadata"].get("annotations") or {}), **values}
-            obj["metadata"]["annotations"] = {name: value for name, value in annotations.items() if value is not None}
-
-        try:
-            changed = await self._store.change(pod.key, edit)
-        except NotFound:
-            return
-        if changed["metadata"]["uid"] == uid:
+    async def _tell(self, pod: _Pod, values: dict[str, str | None]) -> None:
+        changed = await annotate(self._store, pod.object, values)
+        if changed is not None:
             pod.object = changed
 
-    def enrolled(self) -> frozenset[str]:
-        """The uids of the pods of which no packet can pass ztunnel by."""
+    def figures(self) -> dict[str, int]:
+        """How many pods are known here, and how many of them are enrolled, or wanted and not served."""
         kernel = self._kernel()
-        return frozenset(uid for uid, pod in self._pods.items() if is_enrolled(self._observe(pod, kernel)))
+        observed = [(self._wanted(pod, kernel), self._observe(pod, kernel)) for pod in self._pods.values()]
+        return {
+            "known": len(observed),
+            "enrolled": sum(is_enrolled(each) for _, each in observed),
+            "pending": sum(wanted and not (each.served and is_enrolled(each)) for wanted, each in observed),
+        }
+
+    def ztunnels(self) -> int:
+        return self._zds.connected
 
 
-def _addresses(pod: Object) -> list[Ip]:
-    """As the pod's status has them: known before anything of it runs."""
-    return [canonical(each["ip"]) for each in pod.get("status", {}).get("podIPs") or () if each.get("ip")]
+def _addresses(pod: Object) -> tuple[Ip, ...]:
+    return tuple(canonical(each["ip"]) for each in pod.get("status", {}).get("podIPs") or () if each.get("ip"))
 
 
 def _member(uid: str, pod: _Pod) -> Member:
@@ -328,7 +376,7 @@ def _triple(key: Key) -> tuple[str, str, str]:
     return key.kind, key.namespace, key.name
 
 
-def _with_netns(netns: Path, action: Callable[[int], None]) -> None:
+def with_netns(netns: os.PathLike[str], action: Callable[[int], None]) -> None:
     descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
     try:
         action(descriptor)

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from mesh.wire.generated import zds_pb2
 log = logging.getLogger("zds")
 
 MAX_PACKET = 1024  # bytes, as in Istio
+CREDENTIALS = struct.Struct("=iII")  # struct ucred: process, user, group
 HELLO_TIMEOUT = 5.0  # seconds: it is the first thing that ztunnel sends
 ACKNOWLEDGEMENT_TIMEOUT = 15.0  # opening listeners takes milliseconds: one that needs this long has hung
 MOST_CONNECTIONS = 8  # an old and a new ztunnel are two
@@ -41,16 +43,16 @@ class Member:
     name: str
     namespace: str
     service_account: str
-    netns: Path
+    netns: os.PathLike[str]
 
 
 class Connection:
-    """One ztunnel. `served` are the uids that it has acknowledged."""
+    """One ztunnel. `served` are the pods that it has acknowledged, by uid, each with its network namespace."""
 
     def __init__(self, stream: socket.socket) -> None:
         self._socket = stream
         self._turn = asyncio.Lock()
-        self.served: set[str] = set()
+        self.served: dict[str, os.PathLike[str]] = {}
         self.closed = asyncio.Event()
 
     async def greet(self) -> None:
@@ -75,14 +77,20 @@ class Connection:
             await self._ask(request, [netns])
         finally:
             os.close(netns)
-        self.served.add(member.uid)
+        self.served[member.uid] = member.netns
 
     async def delete(self, uid: str) -> None:
         """Raises NotServed, OSError."""
-        self.served.discard(uid)
+        self.served.pop(uid, None)
         request = zds_pb2.WorkloadRequest()
         getattr(request, "del").uid = uid  # the field has the name of a Python keyword
         await self._ask(request, [])
+
+    @property
+    def process(self) -> int:
+        """At the other end; 0 if it is not visible from here."""
+        credentials = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, CREDENTIALS.size)
+        return int(CREDENTIALS.unpack(credentials)[0])
 
     async def snapshot_sent(self) -> None:
         await self._ask(zds_pb2.WorkloadRequest(snapshot_sent=zds_pb2.SnapshotSent()), [])
@@ -123,10 +131,10 @@ class Connection:
             while not self.closed.is_set():
                 await _readable(own)
                 async with self._turn:
-                    if self._has_ended():
+                    if self.has_ended():
                         self.close()
 
-    def _has_ended(self) -> bool:
+    def has_ended(self) -> bool:
         if self.closed.is_set():
             return True
         try:
@@ -139,10 +147,17 @@ class Connection:
 
 
 class ZdsServer:
-    """`members` are the pods for the snapshot; `changed` is called when a ztunnel has come or gone."""
+    """`members` are the pods for the snapshot; `changed` is called when a ztunnel has come or gone; `welcome` with the
+    process of one that has come, before it is told anything, and may raise NotServed."""
 
-    def __init__(self, path: Path, members: Callable[[], Iterable[Member]], changed: Callable[[], None]) -> None:
-        self._path, self._members, self._changed = path, members, changed
+    def __init__(
+        self,
+        path: Path,
+        members: Callable[[], Iterable[Member]],
+        changed: Callable[[], None],
+        welcome: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self._path, self._members, self._changed, self._welcomed = path, members, changed, welcome
         self._connections: list[Connection] = []  # oldest first
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -169,9 +184,10 @@ class ZdsServer:
         """How many ztunnels are served."""
         return len(self._connections)
 
-    def serves(self, uid: str) -> bool:
-        """Whether the newest ztunnel has said that it serves the pod."""
-        return bool(self._connections) and uid in self._connections[-1].served
+    def serves(self, uid: str, netns: os.PathLike[str] | None = None) -> bool:
+        """Whether the newest ztunnel has said that it serves the pod (in this very namespace)."""
+        found = self._connections[-1].served.get(uid) if self._connections else None
+        return found is not None and (netns is None or found == netns)
 
     async def add(self, member: Member) -> None:
         """Raises NotServed, OSError."""
@@ -188,6 +204,7 @@ class ZdsServer:
     async def _welcome(self, connection: Connection) -> None:
         try:
             await connection.greet()
+            self._admit(connection)
             await self._tell(connection)
             await connection.watch()
         except (NotServed, OSError, TimeoutError) as error:
@@ -198,6 +215,12 @@ class ZdsServer:
                 self._connections.remove(connection)
                 log.info("a ztunnel has gone")
             self._changed()
+
+    def _admit(self, connection: Connection) -> None:
+        """A process id is used again only after its process has ended, and with that its connection."""
+        self._welcomed(connection.process)
+        if connection.has_ended():
+            raise NotServed("the process that has connected ended at once")
 
     async def _tell(self, connection: Connection) -> None:
         """The snapshot. A pod that ztunnel refuses is tried again later, as any other."""

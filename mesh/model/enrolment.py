@@ -5,7 +5,7 @@ A pod's own label wins over its namespace's, in both directions. Some pods are n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 DATAPLANE_MODE = "istio.io/dataplane-mode"
@@ -34,9 +34,10 @@ def decide(
     pod_labels: Mapping[str, str],
     pod_annotations: Mapping[str, str],
     host_network: bool,
+    excluded: Collection[str] = EXCLUDED_NAMESPACES,
 ) -> Enrolment:
     """Pure; exclusions are looked at before any label."""
-    if namespace in EXCLUDED_NAMESPACES:
+    if namespace in excluded:
         return Enrolment(False, f"namespace {namespace} is excluded")
     if host_network:
         return Enrolment(False, "the pod uses the host network")

@@ -7,6 +7,7 @@ DNS = 15053  # pod netns, loopback: captured DNS over UDP and TCP
 ADMIN = 15000  # node, loopback
 METRICS = 15020  # node
 READINESS = 15021  # node
+NODE_AGENT = 15022  # node: metrics and readiness of the node agent
 CONTROLLER = 15012  # controller: xDS and CA over TLS
 
 # What a tunnel must never be asked to dial inside a pod: a proxy's own listeners (ztunnel: illegal_ports).

@@ -57,6 +57,9 @@ class Kernel:
     def attached_inbound(self) -> frozenset[str]:
         return frozenset(self.names)
 
+    def is_attached_to_living(self, name: str) -> bool:
+        return False
+
 
 class Networks:
     def __init__(self) -> None:
