@@ -117,6 +117,7 @@ LEFT = {
     "connections",
     "connections_waiting_for_agent",
     "tunnels",
+    "lingering",
     "pool_keys",
     "pool_tunnels",
     "pool_dials",

@@ -178,6 +178,25 @@ def test_what_breaks_the_connection_is_named(arena: Arena, frames: bytes, code: 
         attacker.close()
 
 
+def test_who_is_still_sending_is_told_all_the_same(arena: Arena) -> None:
+    """What it sends meanwhile is dropped: to answer it with RST would take the reason away from it."""
+    with arena.attack(MOST_MIB):
+        attacker = Attacker.enter(arena)
+        attacker.sock.sendall(wire.rst(7) + bytes(1 << 20))
+        attacker.wait_for(wire.GOAWAY)
+        attacker.sock.sendall(bytes(1 << 20))
+        assert attacker.ending() == PROTOCOL_ERROR
+        attacker.close()
+
+
+def test_who_never_ends_after_its_end_is_cut(arena: Arena) -> None:
+    with arena.attack(MOST_MIB):
+        attacker = Attacker.enter(arena)
+        attacker.send(wire.rst(7))
+        assert attacker.ending() == PROTOCOL_ERROR
+        arena.settle()  # our end is still open
+
+
 @pytest.mark.parametrize(
     ("frames", "code"),
     [

@@ -11,6 +11,7 @@ from mesh.model.state import MeshState
 from ztunnel.worker.arrivals import Arrivals
 from ztunnel.worker.certificates import Certificates
 from ztunnel.worker.connections import Book
+from ztunnel.worker.lingering import Lingering
 from ztunnel.worker.loop import Loop
 from ztunnel.worker.settings import Settings
 
@@ -37,5 +38,6 @@ class Context:
     certificates: Certificates
     arrivals: Arrivals
     book: Book
+    lingering: Lingering
     chance: Callable[[], float]
     tunnels: set[object] = field(default_factory=set)  # from their first byte until they are closed

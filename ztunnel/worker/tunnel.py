@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 from mesh.hbone import CLIENT_LIMITS, SERVER_LIMITS, Budget, Connection, ConnectionFailed, ErrorCode, Limits, Role
 from mesh.identity.errors import PeerRejected, TlsClosed, TlsFailed
@@ -42,6 +43,7 @@ class Tunnel(Occupants, ABC):
         self.settings = settings = context.settings
         self._open_tunnels = context.tunnels
         self._open_tunnels.add(self)
+        self._lingering = context.lingering
         self.peer: SpiffeId | None = None
         self.retired = False  # takes no new streams and closes after the last
         self.closed = False
@@ -157,26 +159,25 @@ class Tunnel(Occupants, ABC):
         """Everything on it breaks; what is staged (an alert, a GOAWAY) leaves if the kernel takes it."""
         if self.closed:
             return
-        if self._pending is None and not self._shut:
-            self._flush_last()
-        self._close()
+        has_last_words = self._pending is None and not self._shut and self._flush_last()
+        self._close(self._lingering.close if has_last_words else self.loop.discard)
         established = self.peer is not None
         for occupant in list(self.streams.values()):
             occupant.lost(reason)
         self.streams.clear()
         self._gone(flag, "" if self._shut else reason, established)
 
-    def _flush_last(self) -> None:
+    def _flush_last(self) -> bool:
+        """Whether something has left."""
         try:
             if self._connection is not None and self._connection.staged:
                 self._session.write(self._connection.outgoing())
                 self._connection.sent()
-            if self._session.pending_out:
-                self._sock.send(self._session.take_out())
+            return bool(self._session.pending_out) and self._sock.send(self._session.take_out()) > 0
         except (TlsFailed, TlsClosed, OSError):
-            pass
+            return False
 
-    def _close(self) -> None:
+    def _close(self, dispose: Callable[[socket.socket], None]) -> None:
         self.closed = True
         self._open_tunnels.discard(self)
         self._waiting.clear()
@@ -185,7 +186,7 @@ class Tunnel(Occupants, ABC):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self.loop.discard(self._sock)
+        dispose(self._sock)
 
     # --- the socket
 

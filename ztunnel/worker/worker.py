@@ -27,6 +27,7 @@ from ztunnel.worker.context import Capture, Context
 from ztunnel.worker.dns import DnsProxy
 from ztunnel.worker.dns_context import DnsContext
 from ztunnel.worker.inbound import Gate
+from ztunnel.worker.lingering import Lingering
 from ztunnel.worker.listeners import Listeners, local_address
 from ztunnel.worker.loop import IN, OUT, Loop
 from ztunnel.worker.outbound import Outbound
@@ -54,6 +55,7 @@ class Worker:
         self._arrivals = Arrivals(self.loop, settings.workload_timeout)
         self._book = Book(self.loop)
         self._certificates = Certificates(self._certificate_changed)
+        self._lingering_sockets = Lingering(self.loop)
         self._context = Context(
             self.loop,
             settings,
@@ -62,6 +64,7 @@ class Worker:
             self._certificates,
             self._arrivals,
             self._book,
+            self._lingering_sockets,
             random.random,
         )
         self._pool = Pool(self._context)
@@ -152,6 +155,7 @@ class Worker:
             "connections": len(self._book),
             "connections_waiting_for_agent": len(self._arrivals),
             "tunnels": len(self._context.tunnels),
+            "lingering": len(self._lingering_sockets),
             "accept_pauses": self._listeners.pauses,
             "records_dropped": self._channel.dropped if self._channel else 0,
             **self._dns_counts,
