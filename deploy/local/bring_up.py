@@ -20,9 +20,9 @@ from controller.store.directory import DirectoryStore
 from controller.store.interface import StoreError
 from deploy.local import cgroups, description, namespaces, network, preflight, processes, programs, teardown
 from deploy.local.addresses import NodeAddresses, node_addresses
-from deploy.local.controllers.actions import condition
 from deploy.local.entry import CannotRun, Entry
 from deploy.local.errors import LocalError
+from deploy.local.objects import condition
 from deploy.local.paths import Instance
 from deploy.local.supervise import read_fares
 from deploy.local.teardown import Progress

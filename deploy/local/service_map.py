@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from controller.store.interface import Object
 from deploy.local.controllers import service_addresses
-from deploy.local.controllers.actions import labels, namespace
 from deploy.local.controllers.endpoint_slices import SERVICE_LABEL
+from deploy.local.objects import labels, namespace
 from mesh.model.address import Ip, SocketAddress, canonical, is_v6
 
 

@@ -17,9 +17,9 @@ from typing import Any
 from controller.store import kinds
 from controller.store.interface import Key
 from deploy.local import api, bring_up, cgroups, description
-from deploy.local.controllers.actions import condition
 from deploy.local.errors import LocalError
 from deploy.local.node import sandbox
+from deploy.local.objects import condition
 from deploy.local.paths import DIRECTORY_VARIABLE, INSTANCE_VARIABLE, Instance
 from mesh.model.enrolment import AMBIENT, DATAPLANE_MODE, REDIRECTION, REDIRECTION_ENABLED
 from perf.bench.place import Place

@@ -13,21 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from controller.store.interface import Object
-from deploy.local.controllers.actions import (
-    Action,
-    Apply,
-    Delete,
-    Picture,
-    SetStatus,
-    condition,
-    condition_update,
-    is_terminal,
-    is_terminating,
-    key,
-    labels,
-    namespace,
-    uid,
-)
+from deploy.local.controllers.actions import Action, Apply, Delete, Picture, SetStatus
+from deploy.local.objects import condition, condition_update, is_terminal, is_terminating, key, labels, namespace, uid
 
 HASH_LABEL = "pod-template-hash"
 # Kubernetes' alphabet for generated names (apimachinery/pkg/util/rand): no vowels, so no words.

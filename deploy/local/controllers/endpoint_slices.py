@@ -7,20 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from controller.store.interface import Object
-from deploy.local.controllers.actions import (
-    Action,
-    Apply,
-    Delete,
-    Picture,
-    condition,
-    is_terminal,
-    is_terminating,
-    key,
-    labels,
-    namespace,
-    uid,
-)
+from deploy.local.controllers.actions import Action, Apply, Delete, Picture
 from deploy.local.controllers.service_addresses import families
+from deploy.local.objects import condition, is_terminal, is_terminating, key, labels, namespace, uid
 
 SERVICE_LABEL = "kubernetes.io/service-name"
 MANAGER_LABEL = "endpointslice.kubernetes.io/managed-by"

@@ -6,19 +6,8 @@ from collections.abc import Collection, Iterator
 
 from controller.store.interface import Object
 from controller.store.kinds import KINDS
-from deploy.local.controllers.actions import (
-    Action,
-    Apply,
-    Delete,
-    Merge,
-    Picture,
-    SetStatus,
-    is_terminating,
-    key,
-    labels,
-    namespace,
-    uid,
-)
+from deploy.local.controllers.actions import Action, Apply, Delete, Merge, Picture, SetStatus
+from deploy.local.objects import is_terminating, key, labels, namespace, uid
 
 FIRST_NAMESPACES = ("default", "kube-system", "ambit-system")
 NAME_LABEL = "kubernetes.io/metadata.name"  # Kubernetes sets it on every namespace, selectors rely on it

@@ -6,22 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from controller.store.interface import Object
-from deploy.local.controllers.actions import (
-    Action,
-    Delete,
-    Merge,
-    Picture,
-    SetStatus,
-    condition,
-    condition_update,
-    is_terminal,
-    is_terminating,
-    key,
-    labels,
-    namespace,
-    uid,
-)
+from deploy.local.controllers.actions import Action, Delete, Merge, Picture, SetStatus
 from deploy.local.controllers.deployments import HASH_LABEL
+from deploy.local.objects import condition, condition_update, is_terminal, is_terminating, key, labels, namespace, uid
 
 
 def reconcile(picture: Picture, now: str) -> Iterator[Action]:

@@ -8,17 +8,8 @@ from typing import Any
 
 from controller.store.interface import Object
 from deploy.local.addresses import DNS_V4, DNS_V6, SERVICES_V4, SERVICES_V6
-from deploy.local.controllers.actions import (
-    Action,
-    Merge,
-    Picture,
-    SetStatus,
-    condition_update,
-    is_terminating,
-    key,
-    namespace,
-    uid,
-)
+from deploy.local.controllers.actions import Action, Merge, Picture, SetStatus
+from deploy.local.objects import condition_update, is_terminating, key, namespace, uid
 
 HEADLESS = "None"
 BLOCKS: dict[str, IPv4Network | IPv6Network] = {"IPv4": SERVICES_V4, "IPv6": SERVICES_V6}
