@@ -18,6 +18,7 @@ import typer
 
 from cli.errors import fail, warn
 from cli.home import Home
+from cli.main import ends_at_once
 
 SYSTEM_NAMESPACE = "ambit-system"
 
@@ -89,14 +90,16 @@ def _local_is_there() -> bool:
 
 
 def _local() -> Home:
-    from cli.local.home import LocalHome
+    with ends_at_once():
+        from cli.local.home import LocalHome
 
     return LocalHome()
 
 
 def _kubernetes(named: Named) -> Home:
     """Loaded only when meant: the package takes half a second."""
-    from cli.kubernetes.access import open_access
-    from cli.kubernetes.home import KubernetesHome
+    with ends_at_once():
+        from cli.kubernetes.access import open_access
+        from cli.kubernetes.home import KubernetesHome
 
     return KubernetesHome(open_access(named.kubeconfig, named.context), named.system_namespace)

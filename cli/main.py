@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells say it
 
@@ -31,4 +36,20 @@ def main() -> None:
         with told_in_one_sentence():
             app()
     except KeyboardInterrupt:
-        raise SystemExit(INTERRUPTED) from None
+        _leave(INTERRUPTED)
+    except SystemExit as end:
+        _leave(end.code)
+
+
+def _leave(code: str | int | None) -> NoReturn:
+    """Ends the process, also while daemon threads still ask parts that do not answer.
+
+    A thread that wakes up in native code while the interpreter ends makes it abort; so then it does not get that far.
+    """
+    if threading.active_count() == 1 or not isinstance(code, int):
+        raise SystemExit(code)
+    with suppress(OSError, ValueError):  # nobody reads any more
+        sys.stdout.flush()
+        sys.stderr.flush()
+    atexit._run_exitfuncs()
+    os._exit(code)

@@ -112,7 +112,8 @@ def label(
     run(edit.label(store(), key, changes, overwrite))
     print(f"{edit.spoken(key)} {'unlabeled' if all(value is None for value in changes.values()) else 'labeled'}")
     if wait and edit.concerns_enrolment(chosen, changes):
-        run(edit.wait_enrolled(store(), key))
+        with progress.waiting() as tell:
+            run(edit.wait_enrolled(store(), key, tell))
 
 
 @app.command()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cli.local.resources import SHORT_NAMES
 from controller.store import kinds, manifest
 from controller.store.directory import DirectoryStore
 from controller.store.interface import Key, Kind, NotFound, Object
-from mesh.model.enrolment import DATAPLANE_MODE, REDIRECTION, REDIRECTION_ENABLED, decide
+from mesh.model.enrolment import DATAPLANE_MODE, REDIRECTION, REDIRECTION_ENABLED, REDIRECTION_REASON, decide
 
 # A pod is enrolled within tenths of a second; a minute without progress means that something is wrong.
 PATIENCE = 60.0
@@ -159,7 +160,7 @@ async def delete(store: DirectoryStore, keys: Sequence[Key], wait: bool) -> None
             missing.append(str(problem))
     if wait:
         for key in keys:
-            await _until(lambda key=key: _gone(store, key), f"{spoken(key)} is still being deleted")
+            await _until(partial(_gone, store, key), partial(str, f"{spoken(key)} is still being deleted"))
     if missing:
         fail("; ".join(missing))
 
@@ -188,7 +189,7 @@ async def pod_name(store: DirectoryStore, word: str, namespace: str) -> str:
 async def wait_ready(store: DirectoryStore, objects: Sequence[Object]) -> None:
     """Until the pods and deployments among `objects` are ready."""
     for key in [kinds.key_of(obj) for obj in objects if obj["kind"] in ("Pod", "Deployment")]:
-        await _until(lambda key=key: _ready(store, key), f"{spoken(key)} is not ready")
+        await _until(partial(_ready, store, key), partial(str, f"{spoken(key)} is not ready"))
 
 
 async def _ready(store: DirectoryStore, key: Key) -> bool:
@@ -206,30 +207,52 @@ def concerns_enrolment(kind: Kind, changes: Mapping[str, str | None]) -> bool:
     return DATAPLANE_MODE in changes and kind.kind in ("Namespace", "Pod")
 
 
-async def wait_enrolled(store: DirectoryStore, key: Key) -> None:
-    """Until each pod that the label concerns is captured, or not, as its labels say."""
+async def wait_enrolled(store: DirectoryStore, key: Key, tell: Callable[[str], None]) -> None:
+    """Until each pod that the label concerns is captured, or not, as its labels say; tells what holds which pods up."""
     namespace = key.name if key.kind == "Namespace" else key.namespace
-    await _until(lambda: _as_wanted(store, namespace), f"pods in {namespace} are not yet as labelled; see ambit status")
+    behind: Sequence[Object] = ()
+
+    async def settled() -> bool:
+        nonlocal behind
+        behind = await _behind(store, namespace)
+        tell(_reasons(behind))
+        return not behind
+
+    def otherwise() -> str:
+        why = _reasons(behind) or ", ".join(pod["metadata"]["name"] for pod in behind)
+        return f"pods in {namespace} are not yet as labelled; {why}; see ambit status"
+
+    await _until(settled, otherwise)
 
 
-async def _as_wanted(store: DirectoryStore, namespace: str) -> bool:
-    labels = (await store.get(kinds.NAMESPACE, namespace))["metadata"].get("labels", {})
-    return all(_settled(pod, namespace, labels) for pod in await store.list(kinds.POD, namespace))
+async def _behind(store: DirectoryStore, namespace: str) -> Sequence[Object]:
+    """The pods that are not yet as their labels say."""
+    labels = (await store.get(kinds.NAMESPACE, namespace))["metadata"].get("labels") or {}
+    return [pod for pod in await store.list(kinds.POD, namespace) if not _settled(pod, namespace, labels)]
+
+
+def _reasons(pods: Iterable[Object]) -> str:
+    """What the node agent has written to pods that it cannot enrol; it does so after some seconds. Alike ones once."""
+    found: dict[str, list[str]] = {}
+    for pod in pods:
+        reason = (pod["metadata"].get("annotations") or {}).get(REDIRECTION_REASON)
+        if reason:
+            found.setdefault(reason, []).append(pod["metadata"]["name"])
+    return "; ".join(f"{', '.join(sorted(names))}: {reason}" for reason, names in sorted(found.items()))
 
 
 def _settled(pod: Object, namespace: str, namespace_labels: Mapping[str, str]) -> bool:
     metadata = pod["metadata"]
-    annotations = metadata.get("annotations", {})
-    host_network = bool(pod["spec"].get("hostNetwork"))
-    wanted = decide(namespace, namespace_labels, metadata.get("labels", {}), annotations, host_network).wanted
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    wanted = decide(namespace, namespace_labels, labels, annotations, bool(pod["spec"].get("hostNetwork"))).wanted
     running: bool = pod.get("status", {}).get("phase") == "Running"
     return bool((annotations.get(REDIRECTION) == REDIRECTION_ENABLED) == (wanted and running))
 
 
-async def _until(true: Any, otherwise: str) -> None:
+async def _until(true: Callable[[], Awaitable[bool]], otherwise: Callable[[], str]) -> None:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + PATIENCE
     while not await true():
         if loop.time() > deadline:
-            fail(f"{otherwise} after {PATIENCE:.0f} s")
+            fail(f"after {PATIENCE:.0f} s {otherwise()}")
         await asyncio.sleep(GLANCE)

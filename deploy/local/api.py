@@ -54,7 +54,9 @@ def require_running() -> None:
     if daemon.is_running(instance):
         return
     if teardown.is_there(instance):
-        raise LocalError("the local mesh has crashed, or is being made; clear it with: ambit local down")
+        raise LocalError(
+            "the local mesh has crashed, or is being made; start anew with: ambit local up, or end it: ambit local down"
+        )
     raise LocalError("no local mesh is running; start one with: ambit local up")
 
 

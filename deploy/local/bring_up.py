@@ -41,7 +41,7 @@ def up(instance: Instance, count: int, progress: Progress) -> None:
     with exclusive(instance):
         preflight.check(instance, count)  # another `up` may have been faster
         if teardown.is_there(instance):
-            progress("Clearing what an earlier run left")
+            progress(f"{_ruin(instance)}: clearing what it left, its objects too")
             teardown.remove(instance, _silent)
         try:
             _build(instance, count, progress)
@@ -51,6 +51,13 @@ def up(instance: Instance, count: int, progress: Progress) -> None:
             if isinstance(error, OSError | NetlinkError | CannotRun):
                 raise LocalError(f"the mesh cannot be made: {error}") from error
             raise
+
+
+def _ruin(instance: Instance) -> str:
+    """What has become of the mesh that left something here."""
+    with suppress(OSError, ValueError):
+        return f"The daemon of the last mesh (process {int(instance.daemon.read_text())}) has died"
+    return "An earlier mesh was not ended properly"
 
 
 @contextmanager

@@ -123,6 +123,14 @@ def test_the_access_log_has_istios_fields() -> None:
     }
 
 
+def test_the_access_log_of_what_was_refused_at_once_has_no_figures() -> None:
+    """As Istio's has it for an early denial: a handshake that failed has no bytes, and no 0 ms."""
+    refused = replace(OUTBOUND, opened=False, flags="TLS_FAILURE", error="no certificate", ended=OUTBOUND.started)
+    fields = log_fields(refused, ends(refused, STATE))
+    assert fields["error"] == "no certificate"
+    assert not {"duration", "bytes_sent", "bytes_recv"} & fields.keys()
+
+
 def samples(metrics: ConnectionMetrics) -> dict[str, float]:
     return {sample.name: sample.value for family in metrics.collect() for sample in family.samples}
 

@@ -29,11 +29,14 @@ def instance() -> Iterator[Instance]:
 def test_up_after_a_crash_and_down_after_a_crash(instance: Instance) -> None:
     """The daemon is killed, then everything; what is there is always found."""
     api.up(1, quiet)
-    os.kill(int(instance.daemon.read_text()), signal.SIGKILL)
+    daemon = int(instance.daemon.read_text())
+    os.kill(daemon, signal.SIGKILL)
     until(lambda: not api.is_running(), "the daemon is dead")
     with pytest.raises(api.LocalError, match="ambit local down"):
         api.require_running()
-    api.up(1, quiet)
+    told: list[str] = []
+    api.up(1, told.append)
+    assert any(f"(process {daemon}) has died" in sentence for sentence in told)
     with pytest.raises(api.LocalError, match="ambit local down"):
         api.up(1, quiet)
     cgroups.kill(instance.cgroup)

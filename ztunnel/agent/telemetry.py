@@ -130,11 +130,19 @@ def log_fields(connection: Connection, known: Ends) -> Mapping[str, object]:
         "dst.service": connection.destination_service,
         **_log_side("dst", known.destination, connection.destination_identity),
         "direction": connection.direction,
-        "bytes_sent": connection.received,  # Istio's view is the server's: sent is what went back to the client
-        "bytes_recv": connection.sent,
-        "duration": f"{max(0.0, (connection.ended or connection.started) - connection.started) * 1000:.0f}ms",
+        **(_log_transfer(connection) if connection.opened else {}),
         "response_flags": connection.flags if connection.flags != "-" else "",
         "error": connection.error,
+    }
+
+
+def _log_transfer(connection: Connection) -> dict[str, object]:
+    """Only of what was opened: Istio's line for an early denial has neither (metrics.rs: log_early_deny)."""
+    ended = connection.started if connection.ended is None else connection.ended
+    return {
+        "bytes_sent": connection.received,  # Istio's view is the server's: sent is what went back to the client
+        "bytes_recv": connection.sent,
+        "duration": f"{max(0.0, ended - connection.started) * 1000:.0f}ms",
     }
 
 
