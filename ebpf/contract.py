@@ -9,7 +9,7 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from mesh.model.address import Ip, SocketAddress
 
-CONTRACT_VERSION = 1
+CONTRACT_VERSION = 2
 
 V4_PREFIX = bytes(10) + b"\xff\xff"
 PORT_AND_ZERO = struct.Struct("!HH")
@@ -42,6 +42,9 @@ MAPS = {
     "enrolled": MapLayout(HASH, 8, POD_SIZE, 4096),
     "exempt_cgroups": MapLayout(HASH, 8, 4, 64),
     "listeners": MapLayout(SOCKHASH, 16, 8, 16384),
+    "node_netns": MapLayout(ARRAY, 4, 8, 1),
+    "pods_by_address": MapLayout(HASH, 16, 8, 8192),
+    "node_flows": MapLayout(HASH, FLOW_SIZE, 4, 8192),
     "in_flight": MapLayout(HASH, FLOW_SIZE, ENDPOINT_SIZE, 32768),
     "original_dst": MapLayout(SOCKET_STORAGE, 4, ENDPOINT_SIZE, 0),
     "presented": MapLayout(SOCKET_STORAGE, 4, ENDPOINT_SIZE, 0),
@@ -74,6 +77,12 @@ def pack_pod(addresses: Iterable[Ip]) -> bytes:
     found = list(addresses)
     ip4 = next((inet_pton(AF_INET, ip) for ip in found if ":" not in ip), bytes(4))
     return ip4 + next((inet_pton(AF_INET6, ip) for ip in found if ":" in ip), bytes(16))
+
+
+def unpack_pod(raw: bytes) -> list[Ip]:
+    """The addresses that `pack_pod` was given."""
+    found = [Ip(inet_ntop(AF_INET, raw[:4]))] if any(raw[:4]) else []
+    return found + ([Ip(inet_ntop(AF_INET6, raw[4:20]))] if any(raw[4:20]) else [])
 
 
 def pack_dns_client(netns_cookie: int, source: SocketAddress) -> bytes:

@@ -36,4 +36,5 @@ CGROUP_HOOKS = (
     Hook("connect6", CGROUP_SOCK_ADDR, 11, "4.17"),
 )
 INBOUND = Hook("inbound", SK_LOOKUP, 36, "5.9")  # attached by the node, to each pod's network namespace
-HOOKS = (*CGROUP_HOOKS, INBOUND)
+NODE = Hook("node_sockops", SOCK_OPS, 3, "4.13")  # attached above the node's own processes, where there are such
+HOOKS = (*CGROUP_HOOKS, NODE, INBOUND)

@@ -34,10 +34,11 @@ class LoadFailed(Exception):
         self.code = code
 
 
-def load(pins: Pins, cgroup: Path) -> str:
+def load(pins: Pins, cgroup: Path, node_cgroup: Path | None = None) -> str:
     """Everything that `load` does. Returns what to tell."""
     require_features()
-    require_cgroup(cgroup)
+    for place in (cgroup, *([node_cgroup] if node_cgroup else [])):
+        require_cgroup(place)
     mount_bpffs()
     require_bpffs(pins)
     pins.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -47,7 +48,7 @@ def load(pins: Pins, cgroup: Path) -> str:
         try:
             programs = compile_programs(pins)
             write_version(pins)
-            attach(pins, programs, cgroup)
+            attach(pins, programs, cgroup, node_cgroup)
         except BaseException:
             if not standing:
                 pins.remove()
@@ -96,10 +97,12 @@ def require_features() -> None:
         raise LoadFailed(EX_UNAVAILABLE, f"{feature.name} is missing: {feature.remedy}")
 
 
-def pods_cgroup() -> Path:
+def groups(chosen: argparse.Namespace) -> tuple[Path, Path | None]:
+    """Where the capture and where the hook of the node's own processes goes."""
     try:
         cgroups.enter_host_view()
-        return cgroups.kubepods()
+        pods = cgroups.kubepods() if chosen.cgroup == Path(AUTO) else chosen.cgroup
+        return pods, cgroups.cgroup2_root() if chosen.node_cgroup == Path(AUTO) else chosen.node_cgroup
     except (cgroups.NoCgroup2, cgroups.NoKubepods) as problem:
         raise LoadFailed(EX_CONFIG, str(problem)) from problem
 
@@ -133,7 +136,8 @@ def require_bpffs(pins: Pins) -> None:
 
 def repair(pins: Pins) -> bool:
     """Whether a working earlier load stands. What a run left half done, or what captures nothing, is cleared away."""
-    alive = any(is_alive(pins.links / name) for name in names(pins.links))
+    captures = [hook.name for hook in hooks.CGROUP_HOOKS if (pins.links / hook.name).exists()]
+    alive = any(is_alive(pins.links / name) for name in captures)
     problem = layout_problem(pins)
     if problem and alive:
         raise LoadFailed(EX_CONFIG, f"the maps at {pins.root} do not fit these programs ({problem}): unload them first")
@@ -201,18 +205,27 @@ def write_version(pins: Pins) -> None:
     version.close()
 
 
-def attach(pins: Pins, programs: dict[str, int], cgroup: Path) -> None:
+def attach(pins: Pins, programs: dict[str, int], cgroup: Path, node_cgroup: Path | None) -> None:
     """Pins the programs, and brings each link to the new program."""
     for name, program in programs.items():
         replace(program, pins.programs / name)
+    attach_all(pins, programs, hooks.CGROUP_HOOKS, cgroup)
+    if node_cgroup is not None:
+        attach_all(pins, programs, (hooks.NODE,), node_cgroup)
+    elif (pins.links / hooks.NODE.name).exists():
+        detach(pins.links / hooks.NODE.name)
+        (pins.links / hooks.NODE.name).unlink()
+    for name in names(pins.inbound):
+        swap_inbound(pins.inbound / name, programs[hooks.INBOUND.name])
+
+
+def attach_all(pins: Pins, programs: dict[str, int], places: tuple[Hook, ...], cgroup: Path) -> None:
     directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        for hook in hooks.CGROUP_HOOKS:
+        for hook in places:
             attach_to_cgroup(pins.links / hook.name, programs[hook.name], hook, directory)
     finally:
         os.close(directory)
-    for name in names(pins.inbound):
-        swap_inbound(pins.inbound / name, programs[hooks.INBOUND.name])
 
 
 def attach_to_cgroup(pin: Path, program: int, hook: Hook, cgroup: int) -> None:
@@ -295,6 +308,12 @@ def arguments(argv: list[str]) -> argparse.Namespace:
                 required=True,
                 help=f"cgroup v2 directory above all pods and ztunnel; {AUTO}: the kubelet's, looked for",
             )
+            command.add_argument(
+                "--node-cgroup",
+                type=Path,
+                help="cgroup v2 directory above the node's own processes, whose dials (the kubelet's probes) reach apps "
+                f"in captured pods past ztunnel; {AUTO}: the root of all; left out: nobody's do",
+            )
     return parser.parse_args(argv)
 
 
@@ -303,7 +322,7 @@ def run(argv: list[str]) -> str:
     require_root()
     pins = Pins(chosen.pins)
     if chosen.command == "load":
-        return load(pins, pods_cgroup() if chosen.cgroup == Path(AUTO) else chosen.cgroup)
+        return load(pins, *groups(chosen))
     return unload(pins) if chosen.command == "unload" else status(pins)
 
 

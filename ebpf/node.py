@@ -29,6 +29,7 @@ class Capture:
         self._maps = maps
         self._enrolled, self._exempt = maps["enrolled"], maps["exempt_cgroups"]
         self._listeners, self._original, self._presented = maps["listeners"], maps["original_dst"], maps["presented"]
+        self._node_netns, self._by_address = maps["node_netns"], maps["pods_by_address"]
         self._dns_clients, self._last_resolver = maps["dns_clients"], maps["last_resolver"]
 
     @classmethod
@@ -56,14 +57,24 @@ class Capture:
 
         Their local address is one of `addresses`, as without a mesh; 127.0.0.1 or ::1 where there is none.
         """
-        self._enrolled.update(NUMBER.pack(netns_cookie), contract.pack_pod(addresses))
+        pod = contract.pack_pod(addresses)
+        self._forget_addresses(netns_cookie)
+        self._enrolled.update(NUMBER.pack(netns_cookie), pod)
+        for ip in contract.unpack_pod(pod):
+            self._by_address.update(contract.pack_ip(ip), NUMBER.pack(netns_cookie))
 
     def withdraw(self, netns_cookie: int) -> None:
+        self._forget_addresses(netns_cookie)
         self._enrolled.delete(NUMBER.pack(netns_cookie))
         self._last_resolver.delete(NUMBER.pack(netns_cookie))
 
     def enrolled(self) -> frozenset[int]:
         return frozenset(NUMBER.unpack(key)[0] for key in self._enrolled.snapshot())
+
+    def exempt_node(self, netns_cookie: int) -> None:
+        """What processes in this network namespace dial at the addresses of captured pods goes to the apps themselves.
+        Only where the loader was told of the cgroup that such processes are in."""
+        self._node_netns.update(bytes(4), NUMBER.pack(netns_cookie))
 
     def exempt(self, cgroup_id: int) -> None:
         """Processes of this cgroup (not of its children) dial for themselves, also inside enrolled pods."""
@@ -152,6 +163,13 @@ class Capture:
         return {
             name: len(self._maps[name].snapshot()) for name, layout in contract.MAPS.items() if layout.type not in kept
         }
+
+    def _forget_addresses(self, netns_cookie: int) -> None:
+        """Those that are still this pod's: another may have them since."""
+        known = self._enrolled.lookup(NUMBER.pack(netns_cookie))
+        for ip in contract.unpack_pod(known) if known else ():
+            if self._by_address.lookup(contract.pack_ip(ip)) == NUMBER.pack(netns_cookie):
+                self._by_address.delete(contract.pack_ip(ip))
 
     def _inbound_pin(self, name: str) -> Path:
         if not name or "/" in name or "." in name or name.endswith(NEXT):

@@ -5,7 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 DIRECTORY = Path(__file__).parent / "bpf"
-ORDER = ("contract.h", "common.c", "dns.c", "connect.c", "getpeername.c", "getsockname.c", "sockops.c", "inbound.c")
+ORDER = (
+    "contract.h",
+    "common.c",
+    "dns.c",
+    "connect.c",
+    "getpeername.c",
+    "getsockname.c",
+    "sockops.c",
+    "node.c",
+    "inbound.c",
+)
 PREAMBLE = (
     "#include <uapi/linux/bpf.h>\n#include <uapi/linux/in.h>\n#include <uapi/linux/in6.h>\n#include <linux/socket.h>\n"
 )

@@ -21,6 +21,7 @@ from deploy.node.serving import Figures, Server
 from deploy.node.settings import LONGEST_ADMISSION, Settings
 from deploy.node.zds import NotServed
 from ebpf import cgroups, loader
+from ebpf.netns import own_cookie
 from ebpf.node import Capture
 from ebpf.pins import Pins
 from mesh.runtime.readiness import Readiness
@@ -39,6 +40,7 @@ class Home:
         self._settings, self._capture = settings, capture
         kubepods = settings.kubepods or cgroups.kubepods()
         log.info("pods are those below %s", kubepods)
+        capture.exempt_node(own_cookie())
         self._exemption = Exemption(capture, cgroups.cgroup2_root())
         self._networks = PodNetworks(kubepods)
         self._mirror = Mirror(store, WATCHED)

@@ -7,7 +7,7 @@
 #ifndef AMBIT_CONTRACT_H
 #define AMBIT_CONTRACT_H
 
-#define CONTRACT_VERSION 1
+#define CONTRACT_VERSION 2
 
 #define PORT_OUTBOUND 15001 /* ztunnel, loopback of the pod: captured outbound connections */
 #define PORT_HBONE 15008    /* ztunnel, addresses of the pod: tunnels, which must not be captured again */
@@ -18,6 +18,7 @@
 #define MAX_LISTENERS 16384   /* four addresses per pod */
 #define MAX_EXEMPT_CGROUPS 64 /* ztunnel and its replacement during an upgrade need two */
 #define MAX_IN_FLIGHT 32768   /* handshakes at one time; an entry lives as long as a handshake over loopback */
+#define MAX_NODE_FLOWS 8192   /* the node's own connections to its captured pods: a few probes per pod */
 #define MAX_DNS_CLIENTS 4096  /* queries between recvmsg() of the proxy and its look-up, microseconds */
 
 struct endpoint {
@@ -66,6 +67,12 @@ PINNED("array", __u32, __u32, contract, 1, 0); /* [0] = CONTRACT_VERSION of the 
 PINNED("hash", __u64, struct pod, enrolled, MAX_PODS, 0);
 PINNED("hash", __u64, __u32, exempt_cgroups, MAX_EXEMPT_CGROUPS, 0);
 PINNED("sockhash", struct local_address, __u64, listeners, MAX_LISTENERS, 0);
+
+/* Who may reach captured pods past ztunnel: sockets of the node's own network namespace ([0], a cookie; 0: nobody), by
+ * what they have dialled while they live. Pods by address, so that only those connections are noted. */
+PINNED("array", __u32, __u64, node_netns, 1, 0);
+PINNED("hash", struct local_address, __u64, pods_by_address, 2 * MAX_PODS, 0);
+PINNED("hash", struct flow, __u32, node_flows, MAX_NODE_FLOWS, 0);
 
 /* What the connector tells the acceptor, while the handshake lasts: for ztunnel's listener the original destination,
  * for an app the real client. Sockets keep the rest: it lives and dies with them. */

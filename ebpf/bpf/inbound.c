@@ -19,22 +19,53 @@ static __always_inline bool is_from_inside(struct bpf_sk_lookup *ctx)
 	       ctx->local_ip6[2] == ctx->remote_ip6[2] && ctx->local_ip6[3] == ctx->remote_ip6[3];
 }
 
-int inbound(struct bpf_sk_lookup *ctx)
+static __always_inline void local_side(struct bpf_sk_lookup *ctx, __be32 *ip)
 {
-	if (ctx->protocol != IPPROTO_TCP || ctx->local_port == PORT_HBONE || is_from_inside(ctx))
-		return SK_PASS;
-	struct local_address address = {};
 	__be32 v4 = ctx->local_ip4;
 	SETTLE(v4);
 	if (ctx->family == AF_INET) {
-		address.ip[2] = V4_PREFIX;
-		address.ip[3] = v4;
+		ip[2] = V4_PREFIX;
+		ip[3] = v4;
 	} else {
-		address.ip[0] = ctx->local_ip6[0];
-		address.ip[1] = ctx->local_ip6[1];
-		address.ip[2] = ctx->local_ip6[2];
-		address.ip[3] = ctx->local_ip6[3];
+		ip[0] = ctx->local_ip6[0];
+		ip[1] = ctx->local_ip6[1];
+		ip[2] = ctx->local_ip6[2];
+		ip[3] = ctx->local_ip6[3];
 	}
+}
+
+static __always_inline void remote_side(struct bpf_sk_lookup *ctx, __be32 *ip)
+{
+	__be32 v4 = ctx->remote_ip4;
+	SETTLE(v4);
+	if (ctx->family == AF_INET) {
+		ip[2] = V4_PREFIX;
+		ip[3] = v4;
+	} else {
+		ip[0] = ctx->remote_ip6[0];
+		ip[1] = ctx->remote_ip6[1];
+		ip[2] = ctx->remote_ip6[2];
+		ip[3] = ctx->remote_ip6[3];
+	}
+}
+
+/* A connection that a process of the node has dialled (node.c), and that is still its own. */
+static __always_inline bool is_from_node(struct bpf_sk_lookup *ctx)
+{
+	struct flow flow = {};
+	remote_side(ctx, flow.connector.ip);
+	local_side(ctx, flow.acceptor.ip);
+	flow.connector.port = ctx->remote_port;
+	flow.acceptor.port = bpf_htons(ctx->local_port);
+	return node_flows.lookup(&flow) != 0;
+}
+
+int inbound(struct bpf_sk_lookup *ctx)
+{
+	if (ctx->protocol != IPPROTO_TCP || ctx->local_port == PORT_HBONE || is_from_inside(ctx) || is_from_node(ctx))
+		return SK_PASS;
+	struct local_address address = {};
+	local_side(ctx, address.ip);
 	struct bpf_sock *listener = (struct bpf_sock *)listeners.lookup(&address);
 	if (!listener)
 		return SK_DROP; /* no ztunnel: refused, never passed by */
