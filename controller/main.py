@@ -5,38 +5,31 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Coroutine
-from datetime import UTC, datetime
 from typing import Any
 
 from controller import report
 from controller.admin import Admin
 from controller.authority.authority import Authority
-from controller.authority.issuer import load_or_create
-from controller.authority.tokens import KEY_FILE, TokenAuthenticator
 from controller.follow import Follower
+from controller.home import open_home
 from controller.publish.publisher import Publisher
 from controller.publish.server import serve
 from controller.settings import Settings
 from controller.status import StatusWriter
-from controller.store.directory import DirectoryStore
 from mesh.runtime.readiness import Readiness
-
-CA_DIRECTORY = "ca"  # in the state directory
 
 
 async def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Raises StoreError, AuthorityError, ListenError, AdminError when it cannot begin."""
-    store = DirectoryStore(settings.store)
-    issuer = load_or_create(settings.state / CA_DIRECTORY, settings.mesh.trust_domain, datetime.now(UTC))
-    authenticator = TokenAuthenticator(settings.state / KEY_FILE)
-    publisher, writer = Publisher(), StatusWriter(store)
-    follower = Follower(store, settings.mesh, publisher.update, writer.look)
-    authority = Authority(issuer, settings.mesh.trust_domain)
-    server = serve(settings.listen, publisher, authority, authenticator, follower.runs_on_node, settings.names)
+    home = await open_home(settings)
+    publisher, writer = Publisher(), StatusWriter(home.store)
+    follower = Follower(home.store, settings.mesh, publisher.update, writer.look)
+    authority = Authority(home.issuer, settings.mesh.trust_domain)
+    server = serve(settings.listen, publisher, authority, home.authenticator, follower.runs_on_node, home.names)
     readiness = Readiness(objects="the objects have not all been read", listening="ztunnels cannot connect yet")
 
     async def status() -> dict[str, Any]:
-        return report.status(follower, publisher, readiness, await store.problems())
+        return report.status(follower, publisher, readiness, await home.store.problems())
 
     admin = Admin(settings.admin, status, report.registry(follower, publisher), readiness)
 
@@ -50,7 +43,7 @@ async def run(settings: Settings) -> None:
 
     try:
         await admin.start()
-        await _until_stopped(follower.run(), writer.run(), serve_ztunnels())
+        await _until_stopped(follower.run(), home.lead(writer.run), serve_ztunnels())
     finally:
         await server.stop()
         await admin.stop()

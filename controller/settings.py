@@ -10,18 +10,29 @@ from pathlib import Path
 from controller.compile.options import MeshOptions
 from mesh.model import ports
 from mesh.model.address import SocketAddress
+from mesh.model.enrolment import SYSTEM_NAMESPACE
 from mesh.model.identity import DEFAULT_TRUST_DOMAIN
 from mesh.runtime import logs
 
 DIRECTORY = "directory:"
+KUBERNETES = "kubernetes"
 DEFAULT_ADMIN = "127.0.0.1:15014"  # istiod's port for metrics; loopback, since it shows the whole mesh
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """An API server, and the namespace of the mesh's own objects. No file: KUBECONFIG's, else the pod's own account."""
+
+    kubeconfig: Path | None
+    context: str
+    namespace: str
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """`names` are further DNS names and addresses by which ztunnels reach the controller."""
 
-    store: Path
+    store: Path | Cluster
     state: Path
     listen: SocketAddress
     admin: SocketAddress
@@ -33,8 +44,11 @@ class Settings:
 def read(arguments: Sequence[str]) -> Settings:
     """Ends the process with usage and a sentence when an argument cannot be used."""
     parser = argparse.ArgumentParser("controller", description="Programs a mesh from Kubernetes objects.")
-    parser.add_argument("--store", required=True, type=_store, metavar="directory:PATH", help="where the objects are")
-    parser.add_argument("--state", required=True, type=Path, metavar="DIR", help="keeps the CA and the token key")
+    stores = f"{DIRECTORY}PATH|{KUBERNETES}[:KUBECONFIG]"
+    parser.add_argument("--store", required=True, metavar=stores, help="where the objects are")
+    parser.add_argument("--state", type=Path, metavar="DIR", help="keeps the CA and the token key; not in a cluster")
+    parser.add_argument("--context", default="", help="of the kubeconfig, unless the current one")
+    parser.add_argument("--namespace", default=SYSTEM_NAMESPACE, help="of the mesh's own objects in a cluster")
     parser.add_argument("--listen", default=f"0.0.0.0:{ports.CONTROLLER}", type=_address, metavar="IP:PORT")
     parser.add_argument("--admin", default=DEFAULT_ADMIN, type=_address, metavar="IP:PORT")
     parser.add_argument("--name", action="append", default=[], help="a name in the serving certificate; repeatable")
@@ -43,14 +57,23 @@ def read(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--cluster-id", default="Kubernetes")
     parser.add_argument("--log", default="info", type=_levels, help="LEVEL or TARGET=LEVEL, comma-separated")
     given = parser.parse_args(arguments)
+    store = _store(given)
+    if store is None:
+        parser.error(f"argument --store: {given.store!r} is not {stores}")
+    if isinstance(store, Path) and given.state is None:
+        parser.error(f"argument --state is required with --store {DIRECTORY}PATH")
     mesh = MeshOptions(given.cluster_id, given.cluster_domain, given.trust_domain)
-    return Settings(given.store, given.state, given.listen, given.admin, tuple(given.name), mesh, given.log)
+    state = given.state or Path()
+    return Settings(store, state, given.listen, given.admin, tuple(given.name), mesh, given.log)
 
 
-def _store(text: str) -> Path:
-    if not text.startswith(DIRECTORY) or text == DIRECTORY:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {DIRECTORY}PATH")
-    return Path(text.removeprefix(DIRECTORY))
+def _store(given: argparse.Namespace) -> Path | Cluster | None:
+    kind, colon, path = given.store.partition(":")
+    if kind == KUBERNETES and bool(colon) == bool(path):
+        return Cluster(Path(path) if path else None, given.context, given.namespace)
+    if kind + colon == DIRECTORY and path:
+        return Path(path)
+    return None
 
 
 def _address(text: str) -> SocketAddress:

@@ -12,6 +12,9 @@ from controller.store.interface import Key, NotFound, Store, StoreError
 
 log = logging.getLogger("status")
 
+# Seconds until a problem is written down: many are over when the rest of a manifest has arrived.
+SETTLE = 0.5
+
 
 class StatusWriter:
     """Writes in the background. What waits is the latest word per object, so it is bounded by the objects."""
@@ -41,6 +44,7 @@ class StatusWriter:
         """Does not end. What cannot be written is logged; the object's next change is the next occasion."""
         while True:
             await self._bell.wait()
+            await asyncio.sleep(SETTLE)
             self._bell.clear()
             while self._waiting:
                 key = next(iter(self._waiting))

@@ -13,3 +13,7 @@ class RequestRefused(Exception):
 
 class Unauthenticated(Exception):
     """A credential proves nothing; the text says why without saying what would."""
+
+
+class Undecided(Unauthenticated):
+    """Nobody can say now what a credential proves: the caller should come back."""

@@ -15,9 +15,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.x509.oid import NameOID
 
-from controller.authority import files
 from controller.authority.errors import AuthorityError
-from controller.authority.keys import SigningKey, load_key, new_key, to_pem
+from controller.authority.keys import SigningKey, new_key, parse_key, to_pem
+from controller.authority.place import Directory, Place
 
 ROOT_CERTIFICATE, ROOT_KEY = "root-cert.pem", "root-key.pem"
 GIVEN_CERTIFICATE, GIVEN_KEY, GIVEN_CHAIN = "ca-cert.pem", "ca-key.pem", "cert-chain.pem"
@@ -36,46 +36,43 @@ class Issuer:
 
 
 def load_or_create(directory: Path, trust_domain: str, now: datetime) -> Issuer:
-    """The CA in `directory`: a given one, else our own root, made if there is none yet. Raises AuthorityError."""
-    if any((directory / name).exists() for name in (GIVEN_CERTIFICATE, GIVEN_KEY)):
-        return load_given(directory, now)
-    if not any((directory / name).exists() for name in (ROOT_CERTIFICATE, ROOT_KEY)):
+    """`obtain` from a directory."""
+    return obtain(Directory(directory), trust_domain, now)
+
+
+def obtain(place: Place, trust_domain: str, now: datetime) -> Issuer:
+    """The CA in `place`: a given one, else our own root, made if there is none yet. Raises AuthorityError for what
+    would only show up later as peers that trust nobody."""
+    if place.has(GIVEN_CERTIFICATE) or place.has(GIVEN_KEY):
+        return _load(place, GIVEN_CERTIFICATE, GIVEN_KEY, now)
+    if not place.has(ROOT_CERTIFICATE) and not place.has(ROOT_KEY):
         key, certificate = _new_root(trust_domain, now)
-        files.create_directory(directory, private={ROOT_KEY: key}, public={ROOT_CERTIFICATE: certificate})
-    return _load(directory / ROOT_CERTIFICATE, directory / ROOT_KEY, None, directory / ROOT_CERTIFICATE, now)
-
-
-def load_given(directory: Path, now: datetime) -> Issuer:
-    """Raises AuthorityError for what would only show up later as peers that trust nobody."""
-    chain = directory / GIVEN_CHAIN
-    return _load(
-        directory / GIVEN_CERTIFICATE,
-        directory / GIVEN_KEY,
-        chain if chain.exists() else None,
-        directory / ROOT_CERTIFICATE,
-        now,
-    )
+        place.create(private={ROOT_KEY: key}, public={ROOT_CERTIFICATE: certificate})
+    return _load(place, ROOT_CERTIFICATE, ROOT_KEY, now)
 
 
 def to_text(certificate: x509.Certificate) -> str:
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _load(certificate_path: Path, key_path: Path, chain_path: Path | None, roots_path: Path, now: datetime) -> Issuer:
-    certificate = _certificates(certificate_path)[0]
-    key = load_key(key_path)
-    _check_authority(certificate, certificate_path, now)
+def _load(place: Place, certificate_name: str, key_name: str, now: datetime) -> Issuer:
+    where = place.where
+    certificate = _certificates(place, certificate_name)[0]
+    key = parse_key(place.read(key_name), where(key_name))
+    _check_authority(certificate, where(certificate_name), now)
     if certificate.public_key() != key.public_key():
-        raise AuthorityError(f"the key in {key_path} does not belong to the certificate in {certificate_path}")
-    roots = _certificates(roots_path)
-    chain = [certificate, *(_certificates(chain_path) if chain_path else [])]
-    for each in chain[1:]:
-        _check_authority(each, chain_path or certificate_path, now)
-    path = _path_to_root(chain, roots)
+        raise AuthorityError(
+            f"the key in {where(key_name)} does not belong to the certificate in {where(certificate_name)}"
+        )
+    roots = _certificates(place, ROOT_CERTIFICATE)
+    above = _certificates(place, GIVEN_CHAIN) if key_name == GIVEN_KEY and place.has(GIVEN_CHAIN) else []
+    for each in above:
+        _check_authority(each, where(GIVEN_CHAIN), now)
+    path = _path_to_root([certificate, *above], roots)
     if path is None:
-        raise AuthorityError(f"{certificate_path} does not lead to a certificate in {roots_path}")
+        raise AuthorityError(f"{where(certificate_name)} does not lead to a certificate in {where(ROOT_CERTIFICATE)}")
     for root in roots:
-        _check_authority(root, roots_path, now)
+        _check_authority(root, where(ROOT_CERTIFICATE), now)
     return Issuer(certificate, key, tuple(map(to_text, path)), "".join(map(to_text, roots)))
 
 
@@ -102,14 +99,14 @@ def _signed_by(certificate: x509.Certificate, issuer: x509.Certificate) -> bool:
     return True
 
 
-def _certificates(path: Path) -> list[x509.Certificate]:
+def _certificates(place: Place, name: str) -> list[x509.Certificate]:
     try:
-        return x509.load_pem_x509_certificates(files.read(path))
+        return x509.load_pem_x509_certificates(place.read(name))
     except ValueError as error:
-        raise AuthorityError(f"{path} holds no usable PEM certificate: {error}") from error
+        raise AuthorityError(f"{place.where(name)} holds no usable PEM certificate: {error}") from error
 
 
-def _check_authority(certificate: x509.Certificate, path: Path, now: datetime) -> None:
+def _check_authority(certificate: x509.Certificate, where: str, now: datetime) -> None:
     extensions = certificate.extensions
     try:
         is_authority = extensions.get_extension_for_class(x509.BasicConstraints).value.ca
@@ -120,11 +117,11 @@ def _check_authority(certificate: x509.Certificate, path: Path, now: datetime) -
     except x509.ExtensionNotFound:
         may_sign = True  # no restriction (RFC 5280 section 4.2.1.3)
     if not is_authority or not may_sign:
-        raise AuthorityError(f"the certificate in {path} may not sign others: it is not a CA's")
+        raise AuthorityError(f"the certificate in {where} may not sign others: it is not a CA's")
     starts, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
     if not starts <= now < ends:
         raise AuthorityError(
-            f"the certificate in {path} is valid from {starts:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M}"
+            f"the certificate in {where} is valid from {starts:%Y-%m-%d %H:%M} to {ends:%Y-%m-%d %H:%M}"
         )
 
 

@@ -24,10 +24,15 @@ def to_pem(key: SigningKey) -> bytes:
 
 def load_key(path: Path) -> SigningKey:
     """An ECDSA or RSA key. Raises AuthorityError."""
+    return parse_key(files.read(path), str(path))
+
+
+def parse_key(pem: bytes, where: str) -> SigningKey:
+    """Of text that comes from `where`. Raises AuthorityError."""
     try:
-        key = serialization.load_pem_private_key(files.read(path), password=None)
+        key = serialization.load_pem_private_key(pem, password=None)
     except (ValueError, TypeError) as error:  # TypeError: it wants a password
-        raise AuthorityError(f"{path} is not a PEM private key without password: {error}") from error
+        raise AuthorityError(f"{where} is not a PEM private key without password: {error}") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise AuthorityError(f"the key in {path} is neither ECDSA nor RSA")
+        raise AuthorityError(f"the key in {where} is neither ECDSA nor RSA")
     return key

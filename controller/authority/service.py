@@ -16,7 +16,7 @@ import grpc.aio
 
 from controller.authority.authentication import Authenticator, NodeIdentity, bearer_token
 from controller.authority.authority import Authority
-from controller.authority.errors import AuthorityError, RequestRefused, Unauthenticated
+from controller.authority.errors import AuthorityError, RequestRefused, Unauthenticated, Undecided
 from mesh.model.identity import SpiffeId
 from mesh.wire.generated.ca_pb2 import IstioCertificateRequest, IstioCertificateResponse
 from mesh.wire.services import CERTIFICATE_SERVICE, CREATE_CERTIFICATE_METHOD, IMPERSONATED_IDENTITY
@@ -81,6 +81,9 @@ class CertificateService:
         try:
             token = bearer_token(context.invocation_metadata() or ())
             return await self._authenticator.authenticate(token)
+        except Undecided as error:
+            log.error("%s", error)
+            raise _Refusal(grpc.StatusCode.UNAVAILABLE, "the token cannot be checked now") from error
         except Unauthenticated as error:
             raise _Refusal(grpc.StatusCode.UNAUTHENTICATED, str(error)) from error
 

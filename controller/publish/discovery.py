@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 
 from controller.authority.authentication import Authenticator, NodeIdentity, bearer_token
-from controller.authority.errors import Unauthenticated
+from controller.authority.errors import Unauthenticated, Undecided
 from controller.publish.publisher import Connection, Publisher, log
 from mesh.wire.generated.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from mesh.wire.services import DELTA_METHOD, DISCOVERY_SERVICE
@@ -79,6 +79,10 @@ class DiscoveryService:
     async def _caller(self, context: Context) -> NodeIdentity:
         try:
             return await self._authenticator.authenticate(bearer_token(context.invocation_metadata() or ()))
+        except Undecided as error:
+            log.error("stream from %s refused: %s", context.peer(), error)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the token cannot be checked now")
+            raise
         except Unauthenticated as error:
             log.warning("stream from %s refused: %s", context.peer(), error)
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))

@@ -24,9 +24,9 @@ def connect(kubeconfig: Path | None = None, context: str = "") -> ApiServer:
     try:
         if kubeconfig is not None or context or os.environ.get(_KUBECONFIG):
             file = str(kubeconfig) if kubeconfig is not None else None
-            config.load_kube_config(file, context or None, configuration, persist_config=False)  # type: ignore[no-untyped-call]
+            config.load_kube_config(file, context or None, configuration, persist_config=False)
         else:
-            config.load_incluster_config(configuration)  # type: ignore[no-untyped-call]
+            config.load_incluster_config(configuration)
     except (ConfigException, OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         where = kubeconfig or os.environ.get(_KUBECONFIG) or "this pod's service account"
         raise StoreError(f"{where} does not say how to reach an API server: {' '.join(str(error).split())}") from error

@@ -1,0 +1,122 @@
+"""What depends on where the objects live: the store, the CA's key, who vouches for nodes, and whether there are others
+who write too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from controller.authority.authentication import Authenticator
+from controller.authority.issuer import Issuer, load_or_create, obtain
+from controller.authority.tokens import KEY_FILE, TokenAuthenticator
+from controller.settings import Cluster, Settings
+from controller.store.directory import DirectoryStore
+from controller.store.interface import Store
+from mesh.runtime.backoff import Backoff
+
+log = logging.getLogger("home")
+
+CA_DIRECTORY = "ca"  # in the state directory
+SERVICE = "ambit-controller"  # the Service by which ztunnels reach us, whatever replica
+MEND_SECONDS = 30.0  # how often the one who writes looks whether the root is still where nodes look for it
+
+Work = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Problematic(Store, Protocol):
+    """A store that can say what it cannot read."""
+
+    async def problems(self) -> tuple[str, ...]: ...
+
+
+@dataclass(frozen=True)
+class Home:
+    """`lead` runs what must not be done by two at once; it does not end."""
+
+    store: Problematic
+    issuer: Issuer
+    authenticator: Authenticator
+    names: tuple[str, ...]
+    lead: Callable[[Work], Coroutine[Any, Any, None]]
+
+
+async def open_home(settings: Settings) -> Home:
+    """Raises StoreError, AuthorityError."""
+    if isinstance(settings.store, Cluster):
+        return await _in_cluster(settings.store, settings)
+    return _in_directory(settings.store, settings)
+
+
+def _in_directory(root: Path, settings: Settings) -> Home:
+    """The only controller of its machine: it always leads."""
+    store = DirectoryStore(root)
+    issuer = load_or_create(settings.state / CA_DIRECTORY, settings.mesh.trust_domain, datetime.now(UTC))
+    return Home(store, issuer, TokenAuthenticator(settings.state / KEY_FILE), settings.names, lambda work: work())
+
+
+async def _in_cluster(cluster: Cluster, settings: Settings) -> Home:
+    # The package is large, and local mode does without it.
+    from controller.authority import secret
+    from controller.authority.token_review import TokenReviewAuthenticator
+    from controller.election import Election
+    from controller.store.kubernetes import KubernetesStore
+    from controller.store.kubernetes.errors import Unreachable
+
+    store = KubernetesStore.connect(cluster.kubeconfig, cluster.context)
+    server, namespace = store.server, cluster.namespace
+
+    def obtain_issuer() -> Issuer:
+        place = secret.SecretPlace(server, namespace)
+        found = obtain(place, settings.mesh.trust_domain, datetime.now(UTC))
+        secret.publish_roots(server, namespace, found.roots)
+        return found
+
+    issuer = await _patiently(lambda: server.call(obtain_issuer), Unreachable)
+
+    async def mend_roots() -> None:
+        while True:
+            await asyncio.sleep(MEND_SECONDS)
+            await secret.mend_roots(server, namespace, issuer.roots)
+
+    async def lead(work: Work) -> None:
+        async def both() -> None:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(work())
+                tasks.create_task(mend_roots())
+
+        await Election(server, namespace, _identity()).run(both)
+
+    authenticator = TokenReviewAuthenticator(server, namespace)
+    names = (*settings.names, *service_names(namespace, settings.mesh.cluster_domain))
+    return Home(store, issuer, authenticator, names, lead)
+
+
+async def _patiently(work: Callable[[], Awaitable[Issuer]], away: type[Exception]) -> Issuer:
+    """An API server that is away while we start is waited for: starting again would only take longer."""
+    backoff = Backoff(0.2, 5.0)
+    while True:
+        try:
+            return await work()
+        except away as error:
+            log.warning("%s; waiting for it", error)
+        await asyncio.sleep(backoff.after_failure(random.random()))
+
+
+def service_names(namespace: str, cluster_domain: str) -> tuple[str, ...]:
+    """By which pods may call the controller's Service."""
+    short = f"{SERVICE}.{namespace}"
+    return SERVICE, short, f"{short}.svc", f"{short}.svc.{cluster_domain}"
+
+
+def _identity() -> str:
+    """The pod's name, and what tells this process from an earlier one in the same pod."""
+    return f"{socket.gethostname()}_{os.urandom(4).hex()}"
