@@ -55,7 +55,7 @@ def parse(text: str) -> dict[str, Any]:
 
 
 def write(conflist: Conflist) -> str:
-    return json.dumps(conflist, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(conflist, indent=2) + "\n"
 
 
 def with_plugin(conflist: Conflist, settings: Settings) -> Conflist:

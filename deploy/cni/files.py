@@ -14,6 +14,7 @@ TEMPORARY = ".ambit-cni."  # hidden, and without an extension that runtimes read
 RENAME_EXCHANGE = 2  # linux/fs.h
 AT_FDCWD = -100
 READ_LIMIT = 1 << 20  # bytes; a configuration has a few thousand
+MOST_ROUNDS = 1000  # each needs someone else who writes within a millisecond; then their text stays, without our edit
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,7 +29,10 @@ def read(path: Path) -> str:
         content = file.read(READ_LIMIT + 1)
     if len(content) > READ_LIMIT:
         raise ValueError(f"it has more than {READ_LIMIT} bytes")
-    return content.decode()
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise ValueError("it is not UTF-8") from None
 
 
 def change(path: Path, edit: Callable[[str], str]) -> bool:
@@ -41,7 +45,7 @@ def change(path: Path, edit: Callable[[str], str]) -> bool:
     text = expected = read(path)
     if edit(text) == text:
         return False
-    for _ in range(10):
+    for _ in range(MOST_ROUNDS):
         written = edit(text)
         with _temporary(path, written.encode(), os.stat(path)) as new:
             text = _swap(new, path, expected, edit)
@@ -49,11 +53,14 @@ def change(path: Path, edit: Callable[[str], str]) -> bool:
             _sync_directory(path.parent)
             return True
         expected = written
+    with _temporary(path, text.encode(), os.stat(path)) as new:
+        new.replace(path)
     raise Unsettled(errno.EAGAIN, "another process rewrites it all the time", str(path))
 
 
 def _swap(new: Path, path: Path, expected: str, edit: Callable[[str], str]) -> str:
     """The new file takes the place of the old one, whose text is returned. One that cannot be edited is put back."""
+    ours = new.read_bytes()
     if not _exchange(new, path):
         new.replace(path)
         return expected
@@ -61,8 +68,10 @@ def _swap(new: Path, path: Path, expected: str, edit: Callable[[str], str]) -> s
         displaced = read(new)
         if displaced != expected:
             edit(displaced)
-    except Exception:
-        _exchange(new, path)  # whoever writes it is not through yet
+    except Exception:  # whoever writes it is not through yet
+        _exchange(new, path)
+        if new.read_bytes() != ours:
+            _exchange(new, path)  # they have replaced it since: the last that they wrote stays
         raise
     return displaced
 

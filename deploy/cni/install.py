@@ -57,6 +57,7 @@ class Installer:
     """Why it is not, at present."""
 
     async def run(self) -> None:
+        self._sweep()
         with Changes((self.conf_dir, self.bin_dir)) as changes:
             while True:
                 changes.watch()
@@ -67,11 +68,9 @@ class Installer:
     def install(self) -> Path:
         """One look. Returns the configuration that has the plugin. Raises InstallError."""
         with _named(self.bin_dir):
-            files.sweep(self.bin_dir)
             if files.put(self.bin_dir / PLUGIN_TYPE, self.binary.read_bytes(), BINARY_MODE):
                 log.info("installed %s", self.bin_dir / PLUGIN_TYPE)
         with _named(self.conf_dir):
-            files.sweep(self.conf_dir)
             first = active(entry.name for entry in self.conf_dir.iterdir())
         wanted = self.conf_dir / (_wanted_name(first) if first else "")
         if first:
@@ -91,9 +90,9 @@ class Installer:
         Raises InstallError: some configuration still has the plugin; the others do not.
         """
         problems = []
+        self._sweep()
         self._drop_derived(self.conf_dir)
         with _named(self.conf_dir):
-            files.sweep(self.conf_dir)
             names = sorted(entry.name for entry in self.conf_dir.iterdir() if entry.name.endswith(EXTENSIONS))
         for name in names:
             try:
@@ -105,6 +104,13 @@ class Installer:
             raise InstallError("; ".join(problems))
         with _named(self.bin_dir / PLUGIN_TYPE):
             files.remove(self.bin_dir / PLUGIN_TYPE)
+
+    def _sweep(self) -> None:
+        for directory in (self.bin_dir, self.conf_dir):
+            try:
+                files.sweep(directory)
+            except OSError as error:  # what is left there does no harm
+                log.warning("%s: %s", directory, error.strerror)
 
     def _look(self) -> None:
         try:
