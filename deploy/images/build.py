@@ -48,13 +48,26 @@ class Builder:
 
     def buildah(self, *arguments: str) -> None:
         driver = "overlay" if "overlay" in Path("/proc/filesystems").read_text() else "vfs"
-        storage = ("--root", str(self.cache / "storage"), "--runroot", str(self.cache / "run"), "--storage-driver", driver)
+        storage = (
+            "--root",
+            str(self.cache / "storage"),
+            "--runroot",
+            str(self.cache / "run"),
+            "--storage-driver",
+            driver,
+        )
         self.run(("buildah", *storage, *arguments))
 
     def run(self, command: Sequence[str]) -> None:
         """Raises BuildFailed with the end of what the command wrote."""
         environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
-        done = subprocess.run(command, env=environment, text=True, stderr=subprocess.STDOUT, stdout=None if self.verbose else subprocess.PIPE)
+        done = subprocess.run(
+            command,
+            env=environment,
+            text=True,
+            stderr=subprocess.STDOUT,
+            stdout=None if self.verbose else subprocess.PIPE,
+        )
         if done.returncode:
             raise BuildFailed(f"{command[0]} failed:\n" + "\n".join((done.stdout or "").splitlines()[-25:]))
 
@@ -111,11 +124,17 @@ def require_tools(base: str) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser("build.py", description="Builds Ambit's images as archives that containerd imports.")
+    parser = argparse.ArgumentParser(
+        "build.py", description="Builds Ambit's images as archives that containerd imports."
+    )
     parser.add_argument("images", nargs="*", metavar="node|controller", help="which; all when none is named")
-    parser.add_argument("--base", default="", help="a Debian 12 image to begin with; made with mmdebstrap when not given")
+    parser.add_argument(
+        "--base", default="", help="a Debian 12 image to begin with; made with mmdebstrap when not given"
+    )
     parser.add_argument("--tag", default="dev")
-    parser.add_argument("--output", type=Path, default=CACHE / "archives", help="directory for node.tar and controller.tar")
+    parser.add_argument(
+        "--output", type=Path, default=CACHE / "archives", help="directory for node.tar and controller.tar"
+    )
     parser.add_argument("--cache", type=Path, default=CACHE, help="keeps layers from one build to the next")
     parser.add_argument("--verbose", action="store_true", help="show what buildah prints")
     given = parser.parse_args()
@@ -138,7 +157,10 @@ def main() -> int:
             name = build(builder, image, given.base or LOCAL_BASE, given.tag)
             archive = given.output / f"{image}.tar"
             save(builder, name, archive)
-            print(f"{name} -> {archive} ({archive.stat().st_size / 1e6:.0f} MB, {time.monotonic() - began:.0f} s)", flush=True)
+            print(
+                f"{name} -> {archive} ({archive.stat().st_size / 1e6:.0f} MB, {time.monotonic() - began:.0f} s)",
+                flush=True,
+            )
     except BuildFailed as problem:
         print(f"build.py: {problem}", file=sys.stderr)
         return 1

@@ -12,7 +12,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-BOTH = ("aiohttp", "cryptography", "grpcio", "hpack", "kubernetes", "msgspec", "prometheus-client", "protobuf", "pyyaml")
+BOTH = (
+    "aiohttp",
+    "cryptography",
+    "grpcio",
+    "hpack",
+    "kubernetes",
+    "msgspec",
+    "prometheus-client",
+    "protobuf",
+    "pyyaml",
+)
 IMAGES = {
     "node": (*BOTH, "dnslib", "pyroute2", "uvloop"),
     "controller": (*BOTH, "pyjwt", "uvloop"),
