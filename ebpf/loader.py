@@ -311,8 +311,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
             command.add_argument(
                 "--node-cgroup",
                 type=Path,
-                help="cgroup v2 directory above the node's own processes, whose dials (the kubelet's probes) reach apps "
-                f"in captured pods past ztunnel; {AUTO}: the root of all; left out: nobody's do",
+                help="cgroup v2 directory above the node's own processes: what they dial (probes) reaches "
+                f"captured pods past ztunnel; {AUTO}: the root of all; left out: nothing does",
             )
     return parser.parse_args(argv)
 
