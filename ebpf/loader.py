@@ -102,7 +102,8 @@ def groups(chosen: argparse.Namespace) -> tuple[Path, Path | None]:
     try:
         cgroups.enter_host_view()
         pods = cgroups.kubepods() if chosen.cgroup == Path(AUTO) else chosen.cgroup
-        return pods, cgroups.cgroup2_root() if chosen.node_cgroup == Path(AUTO) else chosen.node_cgroup
+        node = chosen.node_cgroup or (Path(AUTO) if chosen.cgroup == Path(AUTO) else None)
+        return pods, cgroups.cgroup2_root() if node == Path(AUTO) else node
     except (cgroups.NoCgroup2, cgroups.NoKubepods) as problem:
         raise LoadFailed(EX_CONFIG, str(problem)) from problem
 
@@ -312,7 +313,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
                 "--node-cgroup",
                 type=Path,
                 help="cgroup v2 directory above the node's own processes: what they dial (probes) reaches "
-                f"captured pods past ztunnel; {AUTO}: the root of all; left out: nothing does",
+                f"captured pods past ztunnel; {AUTO}: the root of all, also without this option if --cgroup is {AUTO}",
             )
     return parser.parse_args(argv)
 

@@ -16,7 +16,6 @@ from deploy.node.enrolled_file import EnrolledFile, enrolled_namespaces
 from deploy.node.exempt import Exemption, NotExempt
 from deploy.node.gate import Gate
 from deploy.node.networks import PodNetworks
-from deploy.node.plugin import Plugin
 from deploy.node.repair import Repair
 from deploy.node.serving import Figures, Server
 from deploy.node.settings import LONGEST_ADMISSION, Settings
@@ -71,7 +70,6 @@ class Home:
         )
         self._file = EnrolledFile(settings.enrolled_namespaces)
         self._readiness = Readiness(objects="the API server has not told of this node's pods yet")
-        self._plugin = Plugin(settings, self._readiness) if settings.cni else None
         self._withdrawn = False
 
     async def run(self) -> None:
@@ -88,8 +86,6 @@ class Home:
                 tasks.create_task(self._agent.run())
                 tasks.create_task(self._admission.serve())
                 tasks.create_task(self._repair.run())
-                if self._plugin:
-                    tasks.create_task(self._plugin.run())
                 self._readiness.met("objects")
                 log.info("node %s is ready", self._settings.node)
         finally:
@@ -118,8 +114,6 @@ class Home:
     async def _withdraw(self, request: Request) -> None:
         """All pods leave the mesh, then the capture ends; this process stays, so that nothing starts it anew."""
         self._withdrawn = True
-        if self._plugin:
-            self._plugin.remove()
         self._file.remove()
         self._readiness.wait_for("withdrawn", "the node has been taken out of the mesh")
         try:

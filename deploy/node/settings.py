@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from deploy.cni.install import BINARY
 from mesh.model import ports
 from mesh.model.enrolment import EXCLUDED_NAMESPACES, SYSTEM_NAMESPACE
 from mesh.runtime import logs
@@ -21,16 +20,6 @@ class SettingsError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Cni:
-    """Where the CNI plugin is installed, and the directory of this agent's socket and file as the host sees it."""
-
-    conf_dir: Path
-    bin_dir: Path
-    binary: Path
-    host_run: Path
-
-
-@dataclass(frozen=True, slots=True)
 class Settings:
     """`kubepods` None: to be looked for. `objects` None: Kubernetes; a directory of manifests otherwise."""
 
@@ -40,7 +29,6 @@ class Settings:
     cni_socket: Path
     enrolled_namespaces: Path
     host_root: Path  # below which the paths are that the CNI plugin tells, as this process sees the host's files
-    cni: Cni | None  # None: somebody else installs the plugin
     kubepods: Path | None
     excluded: frozenset[str]
     objects: Path | None
@@ -63,18 +51,6 @@ def read(environment: Mapping[str, str]) -> Settings:
             raise SettingsError(f"{name}={found}: the path must be absolute")
         return found
 
-    def cni() -> Cni | None:
-        install = text("AMBIT_CNI_INSTALL", "true")
-        if install not in ("true", "false"):
-            raise SettingsError(f"AMBIT_CNI_INSTALL={install}: it is true or false")
-        found = Cni(
-            conf_dir=path("AMBIT_CNI_CONF_DIR", "/etc/cni/net.d"),
-            bin_dir=path("AMBIT_CNI_BIN_DIR", "/opt/cni/bin"),
-            binary=path("AMBIT_CNI_BINARY", BINARY),
-            host_run=path("AMBIT_HOST_RUN", RUN),
-        )
-        return found if install == "true" else None
-
     node = text("NODE_NAME")
     if not node:
         raise SettingsError("NODE_NAME is not set: it names the node whose pods this agent enrols")
@@ -88,7 +64,6 @@ def read(environment: Mapping[str, str]) -> Settings:
         cni_socket=path("AMBIT_CNI_SOCKET", RUN / "cni.sock"),
         enrolled_namespaces=path("AMBIT_ENROLLED_NAMESPACES", RUN / "enrolled-namespaces"),
         host_root=path("AMBIT_HOST_ROOT", "/"),
-        cni=cni(),
         kubepods=None if cgroup == AUTO else path("AMBIT_CGROUP", AUTO),
         excluded=frozenset(filter(None, (name.strip() for name in excluded.split(",")))),
         objects=_objects(text("AMBIT_STORE", "kubernetes")),

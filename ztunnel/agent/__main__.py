@@ -10,7 +10,7 @@ import sys
 
 import uvloop
 
-from ebpf.cgroups import NoCgroup2, cgroup_id, own_cgroup
+from ebpf.cgroups import NoCgroup2, cgroup_id, enter_host_view, own_cgroup
 from ebpf.node import Capture, NotLoaded
 from mesh.runtime import logs
 from mesh.runtime.lines import LineWriter
@@ -33,6 +33,7 @@ def main() -> int:
         if os.geteuid() != 0:
             raise CannotStart("ztunnel must run as root: it opens sockets in the network namespaces of pods")
         logs.configure(writer, config.process.log_json, config.process.log_levels)
+        enter_host_view()
         uvloop.run(run(config, writer))
     except (CannotStart, ConfigError, SnapshotError, PortTaken) as error:
         writer.write(f"ztunnel: {error}")
