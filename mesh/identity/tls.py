@@ -1,26 +1,24 @@
-"""Mutual TLS as ztunnels speak it: TLS 1.3 only, ALPN h2, a SPIFFE certificate on both sides (Istio: src/tls).
+"""What one side of a tunnel proves itself with: mutual TLS as ztunnels speak it (Istio: src/tls).
 
-`TlsSession` does no IO: ciphertext goes in and out as bytes. Chains and extended key usages are verified by OpenSSL
-during the handshake; *who* the peer may be is the caller's question (mesh.identity.peers), asked before any payload.
-Cipher suites are OpenSSL's for TLS 1.3: AES-256-GCM with every peer that has it, as all of Istio's do. Python cannot
-take ChaCha20 off the list, and refusing it after the fact would refuse peers that also offer AES-128-GCM.
+TLS 1.3 only, ALPN h2, AES-GCM, a SPIFFE certificate on both sides. Chains and extended key usages are verified by
+OpenSSL during the handshake; *who* the peer may be is the caller's question (mesh.identity.peers), asked before any
+payload. The key exchange is OpenSSL's choice: X25519 with ML-KEM-768 where the peer has it, else X25519 or P-256.
 """
 
 from __future__ import annotations
 
-import os
-import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mesh.identity.errors import PeerRejected, TlsClosed, TlsFailed
-from mesh.model.identity import SpiffeId
+from mesh.identity import openssl
+from mesh.identity.errors import TlsFailed
+from mesh.identity.openssl import ffi, lib
+from mesh.identity.session import TlsSession as TlsSession
 
-ALPN = "h2"
-_RECORD = 16 << 10  # payload of the largest TLS record (RFC 8446 section 5.1)
+ALPN = b"\x02h2"  # as a list of one (RFC 7301 section 3.1)
+SUITES = b"TLS_AES_256_GCM_SHA384:TLS_AES_128_GCM_SHA256"  # Istio's
+CANNOT = "the certificate, its key or the roots cannot be used"
 
 
 @dataclass(frozen=True)
@@ -35,182 +33,93 @@ class TlsIdentity:
     roots: bytes
 
     @cached_property
-    def server_context(self) -> ssl.SSLContext:
-        context = self._context(ssl.PROTOCOL_TLS_SERVER)
-        context.num_tickets = 0  # no resumption: every connection proves who it is
-        return context
+    def server_context(self) -> TlsContext:
+        return TlsContext(self, server=True)
 
     @cached_property
-    def client_context(self) -> ssl.SSLContext:
-        return self._context(ssl.PROTOCOL_TLS_CLIENT)
+    def client_context(self) -> TlsContext:
+        return TlsContext(self, server=False)
 
-    def _context(self, protocol: int) -> ssl.SSLContext:
-        context = ssl.SSLContext(protocol)
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.check_hostname = False  # peers are named by SPIFFE IDs, never by DNS
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.options |= ssl.OP_NO_TICKET
-        context.set_alpn_protocols([ALPN])
+
+class TlsContext:
+    """What all sessions of one identity and role share; `pointer` is the SSL_CTX."""
+
+    def __init__(self, identity: TlsIdentity, server: bool) -> None:
+        """Raises TlsFailed when the PEM is not usable."""
+        method = lib.TLS_server_method() if server else lib.TLS_client_method()
+        self.pointer: Any = openssl.held(lib.SSL_CTX_new(method), lib.SSL_CTX_free, "a TLS context")
+        self._set_rules()
+        self._set_alpn(server)
         try:
-            context.load_verify_locations(cadata=self.roots.decode("ascii"))
-            with _in_memory(self.chain + b"\n" + self.private_key) as path:
-                # A password that cannot be right: an encrypted key must fail, not ask the terminal.
-                context.load_cert_chain(path, password=b"-")
-        except (ssl.SSLError, UnicodeDecodeError) as error:
-            raise TlsFailed(f"the certificate, its key or the roots cannot be used: {_words(error)}") from error
-        return context
+            self._trust(identity.roots)
+            self._prove(identity.chain, identity.private_key)
+        except TlsFailed as error:
+            raise TlsFailed(f"{CANNOT}: {error}") from None
+
+    def _set_rules(self) -> None:
+        context = self.pointer
+        self._must(lib.SSL_CTX_set_min_proto_version(context, openssl.TLS_1_3))
+        self._must(lib.SSL_CTX_set_ciphersuites(context, SUITES))
+        lib.SSL_CTX_set_verify(context, lib.SSL_VERIFY_PEER | lib.SSL_VERIFY_FAIL_IF_NO_PEER_CERT, ffi.NULL)
+        # Nobody resumes: every connection proves who it is. OpenSSL sends tickets all the same, and accepts none.
+        lib.SSL_CTX_set_options(
+            context, lib.SSL_OP_NO_TICKET | lib.SSL_OP_NO_COMPRESSION | lib.SSL_OP_CIPHER_SERVER_PREFERENCE
+        )
+        lib.SSL_CTX_set_session_cache_mode(context, lib.SSL_SESS_CACHE_OFF | lib.SSL_SESS_CACHE_NO_INTERNAL)
+        # Idle tunnels hold no record buffers; a write that is tried again may come from another address.
+        lib.SSL_CTX_set_mode(context, lib.SSL_MODE_RELEASE_BUFFERS | lib.SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER)
+
+    def _set_alpn(self, server: bool) -> None:
+        if server:
+            lib.SSL_CTX_set_alpn_select_cb(self.pointer, _select_h2, ffi.NULL)
+        elif lib.SSL_CTX_set_alpn_protos(
+            self.pointer, ALPN, len(ALPN)
+        ):  # unlike all others, it returns 0 when it could
+            raise TlsFailed(openssl.reason())
+
+    def _trust(self, roots: bytes) -> None:
+        store = lib.SSL_CTX_get_cert_store(self.pointer)
+        found = 0
+        for root in openssl.certificates(roots):
+            self._must(lib.X509_STORE_add_cert(store, root))
+            found += 1
+        if not found:
+            raise TlsFailed("there is no root certificate")
+
+    def _prove(self, chain: bytes, private_key: bytes) -> None:
+        certificates = list(openssl.certificates(chain))
+        if not certificates:
+            raise TlsFailed("there is no certificate")
+        self._must(lib.SSL_CTX_use_certificate(self.pointer, certificates[0]))
+        for certificate in certificates[1:]:
+            lib.X509_up_ref(certificate)  # the context takes this reference over
+            self._must(lib.SSL_CTX_add_extra_chain_cert(self.pointer, certificate))
+        self._must(lib.SSL_CTX_use_PrivateKey(self.pointer, openssl.private_key(private_key)))
+        self._must(lib.SSL_CTX_check_private_key(self.pointer))
+
+    def _must(self, result: int) -> None:
+        if result != 1:
+            raise TlsFailed(openssl.reason())
 
 
-def server_context(identity: TlsIdentity) -> ssl.SSLContext:
+@ffi.callback("int(SSL *, unsigned char **, unsigned char *, unsigned char *, unsigned int, void *)")  # type: ignore[untyped-decorator]
+def _select_h2(_ssl: Any, out: Any, out_size: Any, offered: Any, size: int, _argument: Any) -> int:
+    """The server's choice among the client's protocols: h2, or an alert (RFC 7301 section 3.2)."""
+    protocols = bytes(ffi.buffer(offered, size))
+    at = 0
+    while at < size:
+        if protocols[at : at + len(ALPN)] == ALPN:
+            out[0], out_size[0] = offered + at + 1, len(ALPN) - 1
+            return int(lib.SSL_TLSEXT_ERR_OK)
+        at += 1 + protocols[at]
+    return int(lib.SSL_TLSEXT_ERR_ALERT_FATAL)
+
+
+def server_context(identity: TlsIdentity) -> TlsContext:
     """For accepting tunnels. Raises TlsFailed when the PEM is not usable."""
     return identity.server_context
 
 
-def client_context(identity: TlsIdentity) -> ssl.SSLContext:
+def client_context(identity: TlsIdentity) -> TlsContext:
     """For opening tunnels. Raises TlsFailed when the PEM is not usable."""
     return identity.client_context
-
-
-class TlsSession:
-    """One TLS connection in memory.
-
-    After any call that raised TlsFailed, what `take_out` returns (an alert) still belongs on the wire.
-    """
-
-    def __init__(self, context: ssl.SSLContext, server: bool) -> None:
-        self._incoming = ssl.MemoryBIO()
-        self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
-        self._ended: TlsFailed | TlsClosed | None = None
-        self._eof = False
-        self._established = False
-
-    def feed(self, ciphertext: bytes | bytearray | memoryview) -> None:
-        """Take bytes that came from the peer."""
-        self._incoming.write(ciphertext)
-
-    def feed_eof(self) -> None:
-        """The peer's transport has ended."""
-        self._eof = True
-        self._incoming.write_eof()
-
-    def handshake(self) -> bool:
-        """Go on with the handshake; True once it is done. Raises TlsFailed, also for a peer without ALPN h2."""
-        if self._established:
-            return True
-        if self._ended is not None:
-            raise self._ended
-        try:
-            self._tls.do_handshake()
-            self._check_negotiated()
-        except ssl.SSLWantReadError:
-            return False
-        except ssl.SSLError as error:
-            raise self._fail(_words(error)) from error
-        self._established = True
-        return True
-
-    def read_into(self, buffer: memoryview) -> int:
-        """Decrypt into `buffer` until it is full or no whole record is left; the number of bytes, 0 = wants more.
-
-        Raises TlsClosed at close_notify or the end of the transport, TlsFailed when the peer breaks TLS; both come
-        after everything that was sent before them has been read.
-        """
-        if self._ended is not None:
-            raise self._ended
-        filled, room = 0, len(buffer)
-        read, incoming, pending = self._tls.read, self._incoming, self._tls.pending
-        try:
-            while filled < room and (incoming.pending or pending() or self._eof):
-                size = read(room - filled, buffer[filled:] if filled else buffer)
-                if not size:  # close_notify
-                    self._ended = TlsClosed("the peer closed the connection")
-                    break
-                filled += int(size)  # with a buffer, read() returns a count
-        except ssl.SSLWantReadError:
-            pass
-        except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
-            self._ended = TlsClosed("the peer closed the connection")
-        except ssl.SSLError as error:
-            self._fail(_words(error))
-        if not filled and self._ended is not None:
-            raise self._ended
-        return filled
-
-    @property
-    def ended(self) -> bool:
-        """Whether the next `read_into` raises: after what it has returned, the peer closed or broke the connection."""
-        return self._ended is not None
-
-    def write(self, view: bytes | bytearray | memoryview) -> None:
-        """Encrypt all of it; the ciphertext waits in `take_out`. Raises TlsFailed."""
-        rest = memoryview(view)
-        try:
-            while rest:  # OpenSSL takes one record at a time
-                rest = rest[self._tls.write(rest) :]
-        except ssl.SSLError as error:
-            raise self._fail(_words(error)) from error
-
-    def close(self) -> None:
-        """Stage close_notify; nothing can be written afterwards."""
-        try:
-            self._tls.unwrap()
-        except ssl.SSLError:
-            pass  # unwrap() also waits for the peer's close_notify, which nobody needs here
-
-    @property
-    def pending_out(self) -> int:
-        return self._outgoing.pending
-
-    def take_out(self) -> bytes:
-        """Ciphertext for the peer."""
-        return self._outgoing.read()
-
-    def peer_identities(self) -> tuple[SpiffeId, ...]:
-        """All URI SANs of the peer's leaf that are SPIFFE IDs of Istio's form; others are skipped."""
-        certificate: dict[str, Any] = self._tls.getpeercert() or {}
-        names: tuple[tuple[str, str], ...] = certificate.get("subjectAltName", ())
-        return tuple(_spiffe_ids(value for kind, value in names if kind == "URI"))
-
-    def peer_identity(self) -> SpiffeId:
-        """The first of `peer_identities`. Raises PeerRejected when there is none."""
-        identities = self.peer_identities()
-        if not identities:
-            raise PeerRejected("the peer's certificate has no SPIFFE ID")
-        return identities[0]
-
-    def _check_negotiated(self) -> None:
-        if self._tls.selected_alpn_protocol() != ALPN:
-            raise self._fail("the peer does not offer HTTP/2 (ALPN h2)")
-
-    def _fail(self, reason: str) -> TlsFailed:
-        failure = TlsFailed(reason)
-        self._ended = failure
-        return failure
-
-
-@contextmanager
-def _in_memory(content: bytes) -> Iterator[str]:
-    """A path to `content` that is on no disk: the ssl module loads keys from files only."""
-    descriptor = os.memfd_create("certificate", os.MFD_CLOEXEC)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        yield f"/proc/self/fd/{descriptor}"
-
-
-def _spiffe_ids(uris: Iterator[str]) -> Iterator[SpiffeId]:
-    for uri in uris:
-        try:
-            yield SpiffeId.parse(uri)
-        except ValueError:
-            continue
-
-
-def _words(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the peer's certificate does not verify: {error.verify_message}"
-    if isinstance(error, ssl.SSLEOFError):
-        return "the peer closed the connection during the handshake"
-    reason = getattr(error, "reason", None) or str(error)
-    return str(reason).replace("_", " ").lower()

@@ -20,6 +20,8 @@ from mesh.identity.peers import check_client, check_server
 from mesh.identity.tls import TlsIdentity, TlsSession, client_context, server_context
 from mesh.model.identity import SpiffeId
 from tests.identity.certificates_for_tests import Issuer
+from tests.identity.python_tls import PythonTls
+from tests.identity.python_tls import client_context as python_context
 
 WEB = "spiffe://cluster.local/ns/shop/sa/web"
 CART = "spiffe://cluster.local/ns/shop/sa/cart"
@@ -28,7 +30,10 @@ SERVER = ROOT.identity(CART)
 CLIENT = ROOT.identity(WEB)
 
 
-def pump(one: TlsSession, other: TlsSession) -> None:
+Session = TlsSession | PythonTls
+
+
+def pump(one: Session, other: Session) -> None:
     while one.pending_out or other.pending_out:
         if one.pending_out:
             other.feed(one.take_out())
@@ -36,7 +41,7 @@ def pump(one: TlsSession, other: TlsSession) -> None:
             one.feed(other.take_out())
 
 
-def shake(client: TlsSession, server: TlsSession) -> None:
+def shake(client: Session, server: Session) -> None:
     """Both sides' handshakes to the end, alerts included; raises what the first side that fails raises."""
     for _ in range(4):
         for side, peer in ((client, server), (server, client)):
@@ -113,48 +118,53 @@ def test_client_refuses_a_server_of_another_ca() -> None:
         shake(client, server)
 
 
-def test_a_client_without_certificate_is_refused() -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.load_verify_locations(cadata=ROOT.pem.decode())
-    context.set_alpn_protocols(["h2"])
-    client, server = TlsSession(context, server=False), sessions()[1]
+def test_a_client_without_certificate_is_refused(tmp_path: Path) -> None:
+    client, server = PythonTls(python_context(None, tmp_path, ROOT.pem)), sessions()[1]
     with pytest.raises(TlsFailed, match="did not return a certificate"):
         shake(client, server)
 
 
-def test_tls_1_2_is_refused() -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
+def test_tls_1_2_is_refused(tmp_path: Path) -> None:
+    context = python_context(CLIENT, tmp_path, ROOT.pem)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
-    client, server = TlsSession(context, server=False), sessions()[1]
     with pytest.raises(TlsFailed, match="unsupported protocol"):
+        shake(PythonTls(context), sessions()[1])
+
+
+def test_a_peer_that_offers_another_protocol_is_refused_with_an_alert(tmp_path: Path) -> None:
+    context = python_context(CLIENT, tmp_path, ROOT.pem)
+    context.set_alpn_protocols(["http/1.1", "h2c"])
+    client, server = PythonTls(context), sessions()[1]
+    with pytest.raises(TlsFailed, match="no application protocol"):
         shake(client, server)
+    with pytest.raises(TlsFailed, match="alert no application protocol"):
+        client.handshake()
 
 
-@pytest.mark.parametrize("offered", [["http/1.1"], []], ids=["other protocol", "no ALPN"])
-def test_a_peer_that_does_not_offer_h2_is_refused(offered: list[str]) -> None:
-    private = TlsIdentity(CLIENT.chain, CLIENT.private_key, CLIENT.roots)  # contexts of its own, spoilt here
-    context = client_context(private)
-    context.set_alpn_protocols(offered)
-    client, server = TlsSession(context, server=False), sessions()[1]
+def test_a_peer_that_offers_no_protocol_is_refused(tmp_path: Path) -> None:
+    context = python_context(CLIENT, tmp_path, ROOT.pem)
+    context.set_alpn_protocols([])
     with pytest.raises(TlsFailed, match="ALPN h2"):
-        shake(client, server)
+        shake(PythonTls(context), sessions()[1])
 
 
-def test_no_server_name_is_sent_and_nothing_can_be_resumed() -> None:
-    client, server = sessions()
+def test_no_server_name_is_sent() -> None:
+    client, _ = sessions()
     assert not client.handshake()
-    hello = client.take_out()
-    assert b"cluster.local" not in hello
-    server.feed(hello)
-    server.handshake()
-    client.feed(server.take_out())
-    client.handshake()
-    server.feed(client.take_out())
-    assert server.handshake()
-    assert server.pending_out == 0, "a session ticket was sent"
+    assert b"cluster.local" not in bytes(client.take_out())
+
+
+def test_nothing_can_be_resumed(tmp_path: Path) -> None:
+    context = python_context(CLIENT, tmp_path, ROOT.pem)
+    first, server = PythonTls(context), sessions()[1]
+    shake(first, server)
+    first.take_news()
+    ticket = first.tls.session
+    assert ticket is not None
+    second, server = PythonTls(context, ticket), sessions()[1]
+    shake(second, server)
+    assert not second.tls.session_reused
+    assert str(server.peer_identity()) == WEB, "the second connection has proved itself too"
 
 
 def test_several_roots_are_all_trusted() -> None:
@@ -286,10 +296,12 @@ def test_client_side_check_is_of_the_expected_identities() -> None:
 
 
 def test_a_worker_gets_tls_without_the_weight_of_the_control_plane() -> None:
-    """A worker is a small process: what it needs for tunnels brings neither protobuf, gRPC nor cryptography."""
+    """A worker is a small process: what it needs for tunnels brings neither protobuf, gRPC, X.509 objects nor a second
+    OpenSSL."""
     script = (
         "import sys, mesh.identity.tls, mesh.identity.peers\n"
-        "sys.exit(', '.join({'google.protobuf', 'grpc', 'cryptography', 'asyncio'} & set(sys.modules)) or 0)"
+        "heavy = {'google.protobuf', 'grpc', 'cryptography.x509', 'asyncio', 'ssl', '_hashlib'}\n"
+        "sys.exit(', '.join(heavy & set(sys.modules)) or 0)"
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
@@ -321,3 +333,21 @@ def test_aes_256_gcm_is_chosen_where_it_is_offered(tmp_path: Path, offered: str,
         listener.close()
         said, _ = client.communicate(timeout=20)
     assert f"Cipher is {chosen}".encode() in said
+
+
+def test_queues_that_have_grown_are_given_back_and_nothing_is_lost() -> None:
+    client, server = connected()
+    payload = os.urandom(1 << 20)
+    for _ in range(3):
+        for start in range(0, len(payload), 1 << 18):
+            client.write(payload[start : start + (1 << 18)])
+            server.feed(client.take_out())
+        assert read_all(server) == payload
+        for _ in range(3):
+            client.tidy()
+            server.tidy()
+        client.write(b"x" * 100)
+        client.tidy()  # with something queued
+        server.feed(client.take_out())
+        server.tidy()
+        assert read_all(server) == b"x" * 100

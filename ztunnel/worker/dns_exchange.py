@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import socket
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ class Exchange:
     def __init__(self, loop: Loop, query: bytes, resolver: SocketAddress, done: Callable[[bytes | None], None]) -> None:
         self._loop = loop
         self._number = number_of(query)
-        self._query = renumbered(query, secrets.randbits(16))
+        self._query = renumbered(query, int.from_bytes(os.urandom(2), "big"))
         self._resolver = resolver
         self._done = done
         self._wrong = 0

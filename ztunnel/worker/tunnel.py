@@ -51,14 +51,14 @@ class Tunnel(Occupants, ABC):
         self._session = session
         self._connection: Connection | None = None
         self._settings_came = False
-        self._pending: bytes | memoryview | None = None  # ciphertext that the kernel has not taken
+        self._pending: memoryview | None = None  # ciphertext that the kernel has not taken
         self._marked = False
         self._farewell = False  # GOAWAY is said: end once everything is sent
         self._shut = False  # our end is said; the peer's is awaited
         self._waiting: list[Occupant] = []
         self._timer: Timer | None = loop.later(settings.handshake_timeout, self._handshake_timed_out)
         self._unanswered_since: float | None = None
-        self._unmoved: bytes | memoryview | None = None  # what was pending at the last tick
+        self._unmoved: memoryview | None = None  # what was pending at the last tick
         self._unmoved_since = loop.now
         self._idle_since = loop.now
 
@@ -284,27 +284,31 @@ class Tunnel(Occupants, ABC):
         except TlsFailed as error:
             self._fail(self._flag(), str(error))
             return
-        if ciphertext:
-            self._pending = ciphertext
-            self._send_pending()
-        else:
+        sent = self._send(ciphertext) if ciphertext else 0
+        if sent == len(ciphertext):
             self._all_sent()
+        elif not self.closed:
+            self._pending = memoryview(bytes(ciphertext[sent:]))  # what take_out returned is everybody's
 
     def _send_pending(self) -> None:
         assert self._pending is not None
+        sent = self._send(self._pending)
+        if sent == len(self._pending):
+            self._pending = None
+            self._all_sent()
+        elif sent and not self.closed:
+            self._pending = self._pending[sent:]
+
+    def _send(self, ciphertext: memoryview) -> int:
+        """How much of it the kernel has taken."""
         try:
-            sent = self._sock.send(self._pending)
+            return self._sock.send(ciphertext)
         except BlockingIOError:
-            return
+            return 0
         except OSError as error:
             self._pending = None
             self._fail(self._flag(), f"the peer's connection broke: {say(error.errno or 0)}")
-            return
-        if sent < len(self._pending):
-            self._pending = memoryview(self._pending)[sent:]
-            return
-        self._pending = None
-        self._all_sent()
+            return 0
 
     def _all_sent(self) -> None:
         connection = self._connection
@@ -360,6 +364,7 @@ class Tunnel(Occupants, ABC):
         if since is None:
             self._unanswered_since = now
         if self._pending is None:
+            self._session.tidy()
             self._connection.ping(PING)
             self._mark()
         self._restart_timer(self.settings.ping_interval, self._tick)
