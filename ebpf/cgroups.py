@@ -58,10 +58,14 @@ def cgroup_of(process: int | str = "self", proc: Path = Path("/proc")) -> str:
 
 def enter_host_view() -> None:
     """From now on this process sees cgroups as the host does: a container may have a cgroup namespace of its own, in
-    which its own group is the root. Needs the host's process ids. Call it before there are threads. Raises OSError."""
-    if not os.path.exists(HOST_VIEW) or os.stat(HOST_VIEW).st_ino == os.stat(OWN_VIEW).st_ino:
+    which its own group is the root. Needs the host's process ids, and the right to look at its first process; without
+    these nothing changes. Call it before there are threads. Raises OSError."""
+    try:
+        if os.stat(HOST_VIEW).st_ino == os.stat(OWN_VIEW).st_ino:
+            return
+        view = os.open(HOST_VIEW, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, PermissionError):
         return
-    view = os.open(HOST_VIEW, os.O_RDONLY | os.O_CLOEXEC)
     try:
         if syscalls.libc.setns(view, CLONE_NEWCGROUP):
             raise syscalls.failure("see the host's cgroups")
