@@ -27,6 +27,7 @@ CGROUP_HOOKS = (
     Hook("sockops", SOCK_OPS, 3, "4.13"),
     Hook("getpeername4", CGROUP_SOCK_ADDR, 29, "5.8"),
     Hook("getpeername6", CGROUP_SOCK_ADDR, 30, "5.8"),
+    Hook("getsockname4", CGROUP_SOCK_ADDR, 31, "5.8"),
     Hook("getsockname6", CGROUP_SOCK_ADDR, 32, "5.8"),
     Hook("recvmsg4", CGROUP_SOCK_ADDR, 19, "5.2"),
     Hook("recvmsg6", CGROUP_SOCK_ADDR, 20, "5.2"),

@@ -32,10 +32,10 @@ static __always_inline bool reach_loopback(struct bpf_sock_addr *ctx)
 }
 
 /* The local address that the socket would have without a mesh: getsockname() shows it, and ztunnel sees who dials. What
- * the app has bound stays as it is, and a bind that fails only leaves the loopback address.
+ * the app has bound stays as it is, and a bind that fails only leaves the loopback address: getsockname.c hides that.
  *
  * IPv4 only. The kernel answers for an IPv6 socket that is closed already (TIME_WAIT) on the interface of the pod's
- * address, so that no answer reaches ::1. There getsockname.c shows the address instead. */
+ * address, so that no answer reaches ::1. There getsockname.c does it all. */
 static __always_inline void speak_as_pod4(struct bpf_sock_addr *ctx, const struct pod *pod)
 {
 	struct sockaddr_in own = {.sin_family = AF_INET, .sin_addr = {pod->ip4}};
@@ -72,21 +72,34 @@ static __always_inline int exempt_dial(struct bpf_sock_addr *ctx, __u64 netns)
 	return can_hand_over(ctx, netns) ? ALLOW : REFUSE;
 }
 
-int connect4(struct bpf_sock_addr *ctx)
+#define CAPTURED 2 /* besides ALLOW and REFUSE, which leave the dial as it is */
+
+/* What becomes of a dial by a process of this node; `disguise` and `pod` are filled in when it is captured. */
+static __always_inline int decide(struct bpf_sock_addr *ctx, const struct endpoint *dialled, struct disguise *disguise,
+				  struct pod **pod)
 {
 	__u64 netns = bpf_get_netns_cookie(ctx);
-	struct pod *pod = enrolled.lookup(&netns);
-	if (!pod)
+	*pod = enrolled.lookup(&netns);
+	if (!*pod)
 		return ALLOW;
 	if (is_exempt())
 		return exempt_dial(ctx, netns);
-	struct endpoint dialled = read4(ctx);
-	__u16 port = listener_for(ctx->protocol, dialled.port);
-	if (!port || is_loopback(&dialled))
+	__u16 port = listener_for(ctx->protocol, dialled->port);
+	if (!port || is_loopback(dialled))
 		return ALLOW;
-	struct disguise disguise = {.actual = ztunnel_for(&dialled, port), .shown = dialled};
-	if (!remember(ctx, netns, &disguise))
-		return REFUSE;
+	disguise->actual = ztunnel_for(dialled, port);
+	disguise->shown = *dialled;
+	return remember(ctx, netns, disguise) ? CAPTURED : REFUSE;
+}
+
+int connect4(struct bpf_sock_addr *ctx)
+{
+	struct endpoint dialled = read4(ctx);
+	struct disguise disguise = {};
+	struct pod *pod;
+	int verdict = decide(ctx, &dialled, &disguise, &pod);
+	if (verdict != CAPTURED)
+		return verdict;
 	speak_as_pod4(ctx, pod);
 	write4(ctx, &disguise.actual);
 	return ALLOW;
@@ -94,19 +107,12 @@ int connect4(struct bpf_sock_addr *ctx)
 
 int connect6(struct bpf_sock_addr *ctx)
 {
-	__u64 netns = bpf_get_netns_cookie(ctx);
-	struct pod *pod = enrolled.lookup(&netns);
-	if (!pod)
-		return ALLOW;
-	if (is_exempt())
-		return exempt_dial(ctx, netns);
 	struct endpoint dialled = read6(ctx);
-	__u16 port = listener_for(ctx->protocol, dialled.port);
-	if (!port || is_loopback(&dialled))
-		return ALLOW;
-	struct disguise disguise = {.actual = ztunnel_for(&dialled, port), .shown = dialled};
-	if (!remember(ctx, netns, &disguise))
-		return REFUSE;
+	struct disguise disguise = {};
+	struct pod *pod;
+	int verdict = decide(ctx, &dialled, &disguise, &pod);
+	if (verdict != CAPTURED)
+		return verdict;
 	if (is_v4(&dialled))
 		speak_as_pod4_mapped(ctx, pod);
 	write6(ctx, &disguise.actual);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import pickle
@@ -323,3 +324,10 @@ def told(connection: socket.socket) -> str:
     while piece := connection.recv(4096):
         data += piece
     return data.decode()
+
+
+def disconnect(connection: socket.socket) -> None:
+    """connect() to AF_UNSPEC, which Python's socket module cannot say."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.connect(connection.fileno(), bytes(16), 16):
+        raise OSError(ctypes.get_errno(), "connect")

@@ -1,7 +1,6 @@
 """Ways to connect that are not the usual one: each is captured or refused, none leaks past ztunnel."""
 
 import contextlib
-import ctypes
 import errno
 import select
 import socket
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.ebpf.stage import V4, V6, Stage, address, outbound_ztunnel, told
+from tests.ebpf.stage import V4, V6, Stage, address, disconnect, outbound_ztunnel, told
 
 pytestmark = pytest.mark.root
 
@@ -23,13 +22,6 @@ SO_BINDTODEVICE = 25
 def ztunnel(stage: Stage) -> None:
     stage.ztunnel(stage.a, outbound_ztunnel(stage.pins)).passed()
     stage.capture.enrol(stage.a.cookie)
-
-
-def disconnect(connection: socket.socket) -> None:
-    """connect() to AF_UNSPEC, which Python's socket module cannot say."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.connect(connection.fileno(), bytes(16), 16):
-        raise OSError(ctypes.get_errno(), "connect")
 
 
 @FAMILIES

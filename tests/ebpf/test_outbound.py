@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.ebpf.stage import V4, V6, Stage, address, listen, outbound_ztunnel, told
+from mesh.model.address import SocketAddress
+from tests.ebpf.stage import V4, V6, Stage, address, disconnect, listen, outbound_ztunnel, told
 
 pytestmark = pytest.mark.root
 
@@ -35,11 +36,12 @@ def unacknowledged(patience: int = 50) -> int:
     return waiting
 
 
-def dial(family: int, host: str, port: int, source: str | None = None) -> Any:
+def dial(family: int, host: str, port: int, source: str | None = None, source_port: int = 0) -> Any:
     """What the app sees: peer, own address, and what the other side says."""
     with socket.socket(family, socket.SOCK_STREAM) as connection:
-        if source:
-            connection.bind((source, 0))
+        if source is not None:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.bind((source, source_port))
         connection.connect((host, port))
         return address(connection.getpeername()), address(connection.getsockname()), told(connection)
 
@@ -106,6 +108,40 @@ def test_socket_bound_to_the_pod_before_it_connects(stage: Stage, family: int) -
     peer, own, said = stage.app(stage.a, lambda: dial(family, stage.b.ip(family), 8080, source)).report()
     assert own.ip == source
     assert said == f"15001 {peer}"
+
+
+@pytest.mark.parametrize(
+    ("family", "shown"),
+    [(V4, V4), (V6, V6), (V6, V4)],
+    ids=["v4", "v6", "v4 on v6"],
+)
+def test_a_port_bound_before_it_connects(stage: Stage, family: int, shown: int) -> None:
+    """As NFS clients and old protocols do: the port is the app's, the address is the pod's."""
+    stage.ztunnel(stage.a, outbound_ztunnel(stage.pins)).passed()
+    stage.capture.enrol(stage.a.cookie, [stage.a.ip4, stage.a.ip6])
+    host = f"::ffff:{stage.b.ip4}" if family != shown else stage.b.ip(family)
+    peer, own, said = stage.app(stage.a, lambda: dial(family, host, 8080, "", 700)).report()
+    assert (own.ip, own.port) == (stage.a.ip(shown), 700)
+    assert said == f"15001 {peer}" == f"15001 {SocketAddress(stage.b.ip(shown), 8080)}"
+
+
+def test_a_socket_that_was_captured_before_shows_what_it_is_now(stage: Stage) -> None:
+    stage.ztunnel(stage.a, outbound_ztunnel(stage.pins)).passed()
+    stage.capture.enrol(stage.a.cookie, [stage.a.ip4, stage.a.ip6])
+
+    def dial_twice() -> Any:
+        with socket.socket() as connection, listen(V4, "127.0.0.1", 9000):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            connection.bind(("", 701))
+            connection.connect((stage.b.ip4, 8080))
+            seen = [connection.getsockname()]
+            disconnect(connection)
+            seen.append(connection.getsockname())
+            connection.connect(("127.0.0.1", 9000))
+            return [*seen, connection.getsockname()]
+
+    seen = stage.app(stage.a, dial_twice).report()
+    assert [ip for ip, _ in seen] == [stage.a.ip4, "0.0.0.0", "127.0.0.1"]
 
 
 @FAMILIES
