@@ -66,6 +66,10 @@ def _give_processors(path: Path) -> None:
             (path / name).write_text((path.parent / name).read_text())
 
 
+def taken(group: str) -> list[str]:
+    return [f"cgroup {hierarchy.path / group}" for hierarchy in hierarchies() if (hierarchy.path / group).exists()]
+
+
 def members(group: str) -> list[Path]:
     """The files that take a process into the group."""
     return [hierarchy.path / group / "cgroup.procs" for hierarchy in hierarchies()]

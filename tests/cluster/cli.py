@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.cluster import build, daemons, images, lifecycle, nodes, record
-from tests.cluster.plan import BIN, DEFAULT_NAME, LOCK, Cluster
+from tests.cluster.plan import BIN, DEFAULT_NAME, Cluster, lock_of_users
 
 NO_GO = 3  # a test that sees this exit code skips with the sentence on standard error
 
@@ -66,7 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("file", nargs="+", help="FILE:/PATH/IN/IMAGE; DIRECTORY:/ for a root file system")
     command("status", _status, "what runs; exit code 1 unless all does")
     command("kubeconfig", _kubeconfig, "print the path of the administrator's kubeconfig")
-    command("paths", _paths, "print where things of a node are, as JSON").add_argument("node")
+    paths = command("paths", _paths, "print where things of a node are")
+    paths.add_argument("node")
+    paths.add_argument("--json", action="store_true")
     for name, text in (("stop", "stop"), ("start", "start what was stopped"), ("restart", "stop and start")):
         changed = command(name, _change, f"{text}: `node1 kubelet`, `control-plane`, `apiserver`, ...")
         changed.add_argument("target", nargs="+", help="NODE [DAEMON] | control-plane | DAEMON of the control plane")
@@ -96,7 +98,7 @@ def _up(options: argparse.Namespace) -> None:
 
 
 def _down(options: argparse.Namespace) -> None:
-    if not options.force and (holder := record.in_use()):
+    if not options.force and (holder := record.in_use(options.name)):
         raise RuntimeError(f"{holder}; `down --force` removes it all the same")
     if not lifecycle.down(options.name):
         _say(f"there is no cluster {options.name}")
@@ -129,7 +131,8 @@ def _kubeconfig(options: argparse.Namespace) -> None:
 
 
 def _paths(options: argparse.Namespace) -> None:
-    print(json.dumps(nodes.paths(_cluster(options).node(options.node)), indent=2))
+    found = nodes.paths(_cluster(options).node(options.node))
+    print(json.dumps(found, indent=2) if options.json else "\n".join(f"{key:20} {found[key]}" for key in found))
 
 
 def _change(options: argparse.Namespace) -> None:
@@ -146,7 +149,7 @@ def _exec(options: argparse.Namespace) -> None:
 def _hold(options: argparse.Namespace) -> int:
     cluster = _cluster(options)
     environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "PATH": f"{BIN}:{os.environ['PATH']}"}
-    with record.locked(LOCK, block=True):
+    with record.locked(lock_of_users(options.name), block=True):
         return subprocess.run(_command(options, os.environ.get("SHELL", "sh")), env=environment).returncode
 
 

@@ -21,4 +21,4 @@ class CommandError(subprocess.CalledProcessError):
 
     def __str__(self) -> str:
         said = (self.stderr or self.stdout or b"").decode(errors="replace").strip().splitlines()
-        return f"`{' '.join(self.cmd)[:200]}` ended with {self.returncode}: {said[-1] if said else 'nothing said'}"
+        return f"`{' '.join(self.cmd)[:200]}` ended with {self.returncode}: {'; '.join(said[-2:]) or 'nothing said'}"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.cluster import build, lifecycle, record
-from tests.cluster.plan import DEFAULT_NAME, LOCK, Cluster
+from tests.cluster.plan import DEFAULT_NAME, Cluster, lock_of_users
 
 
 def _say(line: str) -> None:
@@ -36,7 +36,7 @@ def unusable() -> str:
 @contextmanager
 def running(name: str = DEFAULT_NAME, nodes: int = 2, dual_stack: bool = False) -> Iterator[Cluster]:
     """A cluster that nobody else works with meanwhile. Raises InUseError when somebody does."""
-    with record.locked(LOCK, block=False):
+    with record.locked(lock_of_users(name), block=False):
         keep = os.environ.get("AMBIT_CLUSTER") == "keep"
         try:
             yield lifecycle.up(name, nodes, dual_stack, _say)

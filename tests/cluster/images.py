@@ -144,6 +144,8 @@ def _naming(archive: Path, found: list[str]) -> list[str]:
     with tarfile.open(archive) as tar:
         text = "".join(content.read().decode() for name in tar.getnames() if (content := _described(tar, name)))
     known = CONTAINERD_NAME in text or "RepoTags" in text
+    if not known and len(found) > 1:
+        raise ValueError(f"{archive}: has several images ({', '.join(found)}); load an archive of each")
     return [] if known else ["--base-name", "none", "--index-name", found[0]]
 
 

@@ -41,7 +41,7 @@ def _same(known: Cluster, size: int, dual_stack: bool) -> Cluster:
 
 
 def _create(cluster: Cluster, say: Say) -> Cluster:
-    if found := network.taken(cluster):
+    if found := network.taken(cluster) + cgroups.taken(cluster.name):
         raise RuntimeError(f"{', '.join(found)} exists and is not of {cluster.name}: choose another --name")
     began = time.monotonic()
     record.save(cluster)

@@ -11,7 +11,6 @@ DEFAULT_NAME = "ambit-cluster"
 BASE = Path(os.environ.get("AMBIT_CLUSTER_DIR", "/var/tmp/ambit-cluster"))
 CACHE = BASE / "cache"
 BIN = CACHE / "bin"
-LOCK = BASE / "in-use"
 
 PODS = ("10.244.0.0/16", "fd00:10:244::/56")
 SERVICES = ("10.96.0.0/16", "fd00:10:96::/112")
@@ -105,3 +104,13 @@ class Node:
 
 def state_directory(name: str) -> Path:
     return BASE / "clusters" / name
+
+
+def lock_of_users(name: str) -> Path:
+    """Locked by whoever works with the cluster."""
+    return BASE / ("in-use" if name == DEFAULT_NAME else f"locks/{name}.in-use")
+
+
+def lock_of_changes(name: str) -> Path:
+    """Locked while the cluster is brought up or down."""
+    return BASE / f"locks/{name}.changing"

@@ -94,22 +94,21 @@ def start_time(pid: int) -> int | None:
     return None if fields[0] in "ZX" else int(fields[19])
 
 
-def stop(record: Record, number: signal.Signals = signal.SIGTERM, patience: float = 10) -> None:
-    """End it; SIGKILL when it does not within `patience` seconds."""
+def stop(record: Record, number: signal.Signals = signal.SIGTERM, patience: float = 5) -> None:
+    """End it; SIGKILL when it does not within `patience` seconds (an API server would wait a minute for watches)."""
     for attempt in (number, signal.SIGKILL):
+        if alive(record):
+            _signal(record, attempt)
         deadline = time.monotonic() + patience
         while alive(record) and time.monotonic() < deadline:
-            _signal(record, attempt)
-            attempt = signal.Signals(0) if attempt is number else attempt
             time.sleep(0.05)
     if alive(record):
         raise TimeoutError(f"{record.name} (process {record.pid}) does not end")
 
 
-def _signal(record: Record, number: int) -> None:
+def _signal(record: Record, number: signal.Signals) -> None:
     try:
-        if number:
-            os.kill(record.pid, number)
+        os.kill(record.pid, number)
     except ProcessLookupError:
         pass
 

@@ -11,12 +11,14 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
-from tests.cluster.plan import BASE, LOCK, Cluster, state_directory
+from tests.cluster.plan import BASE, Cluster, lock_of_changes, lock_of_users, state_directory
 
 
 def save(cluster: Cluster) -> None:
+    """At once: a half-written record would be as good as none."""
     cluster.state.mkdir(parents=True, exist_ok=True)
-    (cluster.state / "cluster.json").write_text(json.dumps(asdict(cluster)))
+    (cluster.state / "cluster.new").write_text(json.dumps(asdict(cluster)))
+    (cluster.state / "cluster.new").replace(cluster.state / "cluster.json")
 
 
 def load(name: str) -> Cluster | None:
@@ -54,14 +56,14 @@ def locked(path: Path, *, block: bool) -> Iterator[None]:
 @contextmanager
 def changing(name: str) -> Iterator[None]:
     """One process at a time brings a cluster up or down."""
-    with locked(BASE / f"{name}.changing", block=True):
+    with locked(lock_of_changes(name), block=True):
         yield
 
 
-def in_use() -> str:
+def in_use(name: str) -> str:
     """Who holds the lock of those that work with the cluster; empty when nobody does."""
     try:
-        with locked(LOCK, block=False):
+        with locked(lock_of_users(name), block=False):
             return ""
     except InUseError as error:
         return str(error)

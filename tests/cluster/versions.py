@@ -11,7 +11,7 @@ COREDNS = "1.14.1"
 HELM = "3.19.4"
 
 # etcd, containerd, runc and the CNI plugins run here; kube-proxy needs nft, portmap iptables, the conntrack of old
-# connections conntrack; the others are for `nsenter`, `ip` and `mount`.
+# connections conntrack; `nsenter`, `unshare` and `ip` make nodes.
 PACKAGES = {
     "containerd": "/usr/bin/containerd",
     "runc": "/usr/sbin/runc",
@@ -46,6 +46,7 @@ class Program:
 
 PROGRAMS = (
     Program("pause", ".", "a few seconds"),
+    Program("probe", ".", "half a minute"),
     Program(
         "kubernetes",
         ".",
