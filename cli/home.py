@@ -12,7 +12,7 @@ import queue
 import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
 from cli.errors import fail
@@ -40,6 +40,10 @@ class Part:
     where: str  # a process id, or a node
     starts: int
     last_end: str
+
+    def document(self) -> dict[str, Any]:
+        shown = asdict(self)
+        return {"lastEnd" if name == "last_end" else name: value for name, value in shown.items()}
 
 
 class Home(Protocol):

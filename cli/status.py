@@ -63,7 +63,7 @@ def status(
     """What runs, what is enrolled, what is wrong; exit status 1 if something is."""
     report = look(home, node, "" if all_namespaces else namespace)
     if output in (Format.JSON, Format.YAML):
-        document(asdict(report), output)
+        document(asdict(report) | {"parts": {name: part.document() for name, part in report.parts.items()}}, output)
     else:
         _print(report)
     if report.problems:

@@ -74,19 +74,19 @@ def open_access(kubeconfig: Path | None, context: str) -> Access:
         return Access("this pod's own cluster", found)
     files = str(kubeconfig) if kubeconfig else kubeconfigs()
     try:
-        name = context or _current(files)
+        name = _chosen(files, context)
         config.load_kube_config(files, name, client_configuration=found, persist_config=False)
     except (config.ConfigException, OSError, ValueError, TypeError, YAMLError) as problem:
         raise CommandFailed(f"the kubeconfig {files} cannot be used: {_first_line(problem)}") from None
     return Access(f"context {name}", found)
 
 
-def _current(files: str) -> str:
+def _chosen(files: str, context: str) -> str:
     contexts, current = config.list_kube_config_contexts(files)
-    if not current:
-        known = ", ".join(each["name"] for each in contexts) or "none"
-        raise CommandFailed(f"the kubeconfig {files} names no current context: choose one with --context ({known})")
-    return str(current["name"])
+    names = [str(each["name"]) for each in contexts]
+    if context and context not in names:
+        raise CommandFailed(f"the kubeconfig {files} has no context {context!r}; it has {', '.join(names)}")
+    return context or str(current["name"])
 
 
 def _status_and_words(problem: Exception) -> tuple[int, str]:

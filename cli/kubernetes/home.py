@@ -56,18 +56,19 @@ class KubernetesHome:
         raise ValueError(f"{kind.plural} are not read here")
 
     def fetch(self, place: str, port: int, path: str) -> bytes:
-        pod = self._by_node.get(place) or self._controllers.get(place)
+        pod = self._by_node.get(place) or self._controllers[place]
         who = f"ztunnel of {place}" if place in self._by_node else f"the controller {place}"
-        if pod is None:
-            raise NoAnswer(f"{who} does not run")
+        _require_running(who, pod)
         try:
             return http_answer(self._access, pod, port, path)
         except NoAnswer as problem:
             raise NoAnswer(f"{who} does not answer on 127.0.0.1:{port}: {problem}") from None
 
     def kernel(self, node: str) -> Mapping[str, Any]:
+        pod = self._by_node[node]
+        _require_running(f"the agent of {node}", pod)
         try:
-            found: Mapping[str, Any] = json.loads(output(self._access, self._by_node[node], AGENT, REPORT))
+            found: Mapping[str, Any] = json.loads(output(self._access, pod, AGENT, REPORT))
         except (NoAnswer, ValueError) as problem:
             raise NoAnswer(f"the agent of {node} does not answer: {problem}") from None
         return found
@@ -134,6 +135,11 @@ class KubernetesHome:
             following = page.get("metadata", {}).get("continue")
             onward = {"limit": PAGE, "_continue": following} if following else {}
         return found
+
+
+def _require_running(who: str, pod: Pod) -> None:
+    if pod.phase != "Running":
+        raise NoAnswer(f"{who} does not run: pod {pod.name} is {pod.phase}")
 
 
 def _with(read: Read, more: Mapping[str, Any]) -> Read:

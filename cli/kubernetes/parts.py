@@ -20,6 +20,7 @@ class Pod:
     namespace: str
     name: str
     node: str
+    phase: str = "Running"
 
 
 def parts(pods: Iterable[Object]) -> Mapping[str, Part]:
@@ -91,13 +92,14 @@ def _spoken(state: Mapping[str, Any]) -> str:
 
 
 def _ending(end: Mapping[str, Any]) -> str:
-    if end.get("signal"):
-        return f"signal {end['signal']}"
-    return f"{end.get('reason', 'ended')} with exit code {end.get('exitCode', '?')}"
+    how = f"signal {end['signal']}" if end.get("signal") else f"exit code {end.get('exitCode', '?')}"
+    last_words = str(end.get("message") or "").strip().rpartition("\n")[2]
+    return f"{how}: {last_words}" if last_words else f"{end.get('reason', 'ended')}, {how}"
 
 
 def _pod(pod: Object) -> Pod:
-    return Pod(pod["metadata"]["namespace"], pod["metadata"]["name"], pod["spec"].get("nodeName", ""))
+    metadata, phase = pod["metadata"], pod.get("status", {}).get("phase", "Pending")
+    return Pod(metadata["namespace"], metadata["name"], pod["spec"].get("nodeName", ""), phase)
 
 
 def _is_running(pod: Object) -> bool:

@@ -19,6 +19,7 @@ from cli.home import TIMEOUT, NoAnswer, http_get
 from cli.kubernetes.access import Access
 from cli.kubernetes.parts import Pod
 
+REFUSED = "connection refused"
 FORWARDER = "Kubernetes port forward proxy"  # the package's name for its threads
 
 
@@ -95,9 +96,9 @@ def _quiet(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _kubelet_words(error: str | None) -> str:
-    """From "error forwarding port 15000 to pod ..., uid : ...: connect: connection refused" what a person needs."""
+    """Of "error forwarding port ...: dial tcp4 127.0.0.1:15000: connect: connection refused IPv6 ..." what tells."""
     text = (error or "").strip()
-    return text.rpartition(": ")[2] if text.endswith("connection refused") else text
+    return REFUSED if REFUSED in text else text
 
 
 def _failure(end: str) -> str:

@@ -44,7 +44,8 @@ def test_status_as_json_of_one_node_and_one_namespace(on_cluster: Ambit, cluster
     report = json.loads(done.stdout)
     assert done.returncode == 0
     assert [node["name"] for node in report["nodes"]] == ["node1"]
-    assert report["parts"]["ambit-controller-x/controller"]["running"] is True
+    part = {"running": True, "state": "running", "where": "node1", "starts": 1, "lastEnd": ""}
+    assert report["parts"]["ambit-controller-x/controller"] == part
 
 
 def test_a_node_that_is_silent_is_shown_and_the_others_too(on_cluster: Ambit, cluster: Cluster) -> None:
@@ -109,16 +110,23 @@ def test_the_kernel_of_each_node(on_cluster: Ambit, cluster: Cluster) -> None:
 
 def test_what_is_wrong_with_the_pods_of_the_chart(on_cluster: Ambit, cluster: Cluster) -> None:
     crashing = {"name": "agent", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "restartCount": 7}
-    crashing["lastState"] = {"terminated": {"reason": "Error", "exitCode": 3}}
+    crashing["lastState"] = {"terminated": {"reason": "Error", "exitCode": 3, "message": "starting\nno programs\n"}}
     cluster.objects[SYSTEM][1]["status"]["containerStatuses"][1] = crashing
     cluster.objects[SYSTEM][0]["status"] = {"phase": "Pending"}
     cluster.objects["/apis/apps/v1/namespaces/ambit-system/daemonsets"][0]["status"]["desiredNumberScheduled"] = 3
     cluster.objects["/api/v1/pods"].append(enrolled_pod("late", ""))
     problems = json.loads(on_cluster("status", "-o", "json").stdout)["problems"]
-    assert "ambit-node-a/agent is not running (CrashLoopBackOff, Error with exit code 3)" in problems
+    assert "ambit-node-a/agent is not running (CrashLoopBackOff, exit code 3: no programs)" in problems
     assert "2 of 3 nodes have a pod of ambit-node: see kubectl -n ambit-system get events" in problems
     assert "no controller is running" in problems
     assert any(each.startswith("pod shop/late is to be in the mesh and is not yet") for each in problems)
+
+
+def test_a_pod_that_does_not_run_yet(on_cluster: Ambit, cluster: Cluster) -> None:
+    cluster.objects[SYSTEM][2]["status"] = {"phase": "Pending"}
+    done = on_cluster("zc", "workload")
+    assert done.returncode == 1
+    assert done.stderr == "ambit: ztunnel of node2 does not run: pod ambit-node-b is Pending\n"
 
 
 def test_of_two_node_pods_the_one_that_stays_is_asked(on_cluster: Ambit, cluster: Cluster) -> None:
@@ -179,7 +187,7 @@ def test_no_api_server(on_cluster: Ambit) -> None:
 
 
 def test_no_such_context(on_cluster: Ambit) -> None:
-    assert "nowhere" in sentence(on_cluster("status", "--context", "nowhere"))
+    assert "has no context 'nowhere'; it has here, other" in sentence(on_cluster("status", "--context", "nowhere"))
 
 
 def test_a_kubeconfig_that_is_not_there_or_is_none(on_cluster: Ambit, tmp_path: Path) -> None:
