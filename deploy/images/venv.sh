@@ -8,3 +8,5 @@ python3 -m venv "$target"
 "$target/bin/pip" uninstall --quiet --yes pip
 find "$target" -depth -type d \( -name tests -o -name test \) -path '*/site-packages/*' -exec rm -rf {} +
 find "$target" -name '*.so' -exec strip --strip-unneeded {} + 2>/dev/null || true
+# A second client, for asyncio, that is as large as all the rest and that nobody here imports.
+rm -rf "$target"/lib/python3*/site-packages/kubernetes/aio
