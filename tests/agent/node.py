@@ -56,10 +56,11 @@ class TestPod:
     ip4: Ip
     ip6: Ip
     account: str = ""  # the pod's name when empty
+    serial: str = "00000000"  # tells pods of one name apart
 
     @property
     def uid(self) -> str:
-        return f"00000000-{self.name}"
+        return f"{self.serial}-{self.name}"
 
     @property
     def cookie(self) -> int:

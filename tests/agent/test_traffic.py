@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import subprocess
+from dataclasses import replace
 
 import pytest
 
@@ -104,6 +105,21 @@ def test_an_agent_that_dies_leaves_a_worker_that_serves_until_a_successor_does(
     eventually(lambda: orphan not in node.workers(), "the end of the predecessor's worker")
     assert len(node.workers()) == 1
     assert client.new() == "ok"
+
+
+def test_the_next_pod_of_a_name_outlives_the_late_news_of_the_first_ones_end(
+    node: Node, mesh: tuple[TestPod, TestPod]
+) -> None:
+    """As in a StatefulSet, or when a pod is deleted by force."""
+    web, store = mesh
+    first = replace(node.pod("first"), name=web.name, serial="00000001")
+    node.start()
+    enrolled(node, first, store)
+    assert node.agent.add(web) == ""
+    node.enrol(web)
+    assert node.agent.remove(first) == ""
+    assert Client(node, web, store.ip4, PORT).new() == "ok"
+    assert not first.listeners()
 
 
 def test_without_a_control_plane_a_restart_serves_from_the_disk(node: Node, mesh: tuple[TestPod, TestPod]) -> None:

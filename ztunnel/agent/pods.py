@@ -104,9 +104,9 @@ class Pods:
         if known is not None and known.cookie == cookie:
             os.close(add.netns)
             return await self._serve(known) if known.error else known
-        if known is not None:
-            await self._replace(known)
         workload = WorkloadUid(f"{self._cluster_id}//Pod/{add.namespace}/{add.name}")
+        for each in [pod for pod in self._pods.values() if pod.uid == add.uid or pod.workload == workload]:
+            await self._replace(each)
         pod = Pod(add.uid, workload, add.name, add.namespace, add.service_account, add.netns, cookie)
         return await self._serve(pod)
 
@@ -152,7 +152,8 @@ class Pods:
             ) from error
 
     async def _replace(self, old: Pod) -> None:
-        """The same pod has a new network namespace (its sandbox was made anew)."""
+        """The same pod has a new network namespace (its sandbox was made anew), or an earlier one of its name has ended
+        and the node agent has yet to say so."""
         self.remove(old.uid, linger=0)
         try:
             await asyncio.wait_for(self._workers.released(old.workload), SERVE_WITHIN)
