@@ -46,7 +46,7 @@ def current(program: Program) -> bool:
 
 
 def _identity(program: Program) -> str:
-    digest = hashlib.sha256(repr(program).encode())
+    digest = hashlib.sha256(repr((program.package, program.variables, program.links)).encode())
     for file in sorted(path for path in program.source.iterdir() if path.suffix in (".go", ".mod", ".sum")):
         digest.update(file.read_bytes())
     return digest.hexdigest()
@@ -56,7 +56,7 @@ def _compile(program: Program, say: Say) -> None:
     compiler = go()
     if compiler is None:
         raise NoGoError
-    say(f"compiling {program.name} ({program.duration}), cached in {CACHE}")
+    say(f"compiling {program.title}: {program.duration}, then cached in {CACHE}")
     began = time.monotonic()
     BIN.mkdir(parents=True, exist_ok=True)
     flags = " ".join(["-s", "-w", *(f"-X {variable}" for variable in program.variables)])
@@ -68,7 +68,7 @@ def _compile(program: Program, say: Say) -> None:
         (BIN / name).symlink_to(program.name)
     (CACHE / "stamps").mkdir(exist_ok=True)
     (CACHE / "stamps" / program.name).write_text(_identity(program))
-    say(f"compiled {program.name} in {time.monotonic() - began:.0f} s")
+    say(f"compiled {program.title} in {time.monotonic() - began:.0f} s")
 
 
 def go() -> str | None:

@@ -75,9 +75,15 @@ def members(group: str) -> list[Path]:
     return [hierarchy.path / group / "cgroup.procs" for hierarchy in hierarchies()]
 
 
-def move(pid: int, group: str) -> None:
-    for file in members(group):
-        file.write_text(str(pid))
+def retreat(group: str, leaf: str) -> None:
+    """Move the group's own processes to a leaf below it; v2 gives no controllers to groups beside processes."""
+    for hierarchy in hierarchies():
+        path = hierarchy.path / group
+        (path / leaf).mkdir(exist_ok=True)
+        _give_processors(path / leaf)
+        for pid in (path / "cgroup.procs").read_text().split():
+            (path / leaf / "cgroup.procs").write_text(pid)
+        _delegate(hierarchy, path)
 
 
 def kill(group: str, seconds: float = 20) -> None:

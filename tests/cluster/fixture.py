@@ -39,7 +39,7 @@ def running(name: str = DEFAULT_NAME, nodes: int = 2, dual_stack: bool = False) 
     with record.locked(lock_of_users(name), block=False):
         keep = os.environ.get("AMBIT_CLUSTER") == "keep"
         try:
-            yield lifecycle.up(name, nodes, dual_stack, _say)
+            yield lifecycle.up(name, nodes, dual_stack, _say, mine=True)
         finally:
             if not keep:
                 lifecycle.down(name)

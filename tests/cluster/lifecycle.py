@@ -18,19 +18,32 @@ from tests.cluster.plan import BASE, BIN, DEFAULT_NAME, Cluster, state_directory
 Say = Callable[[str], None]
 
 
-def up(name: str, size: int, dual_stack: bool, say: Say) -> Cluster:
+def up(name: str, size: int, dual_stack: bool, say: Say, *, mine: bool = False) -> Cluster:
     """A running cluster: the one that runs already if it is alike, else a new one in place of its remains.
 
-    Raises RuntimeError when a different one runs, or when something of a needed name exists that is not ours.
+    `mine`: the caller holds the users' lock. Raises RuntimeError when a different cluster of the name runs, when
+    somebody works with a broken one (who may have broken it on purpose), or when something not ours has a needed name.
     """
     with record.changing(name):
         known = record.load(name)
         if known and healthy(known):
             return _same(known, size, dual_stack)
+        if not mine and (holder := record.in_use(name)):
+            raise RuntimeError(f"{name} does not run as it should and is {holder}")
         if known or state_directory(name).exists():
             say(f"removing what is left of {name}")
             _remove(known, name)
-        return _create(Cluster(name, network.free_index(), size, dual_stack), say)
+        return _create(_claim(name, size, dual_stack), say)
+
+
+def _claim(name: str, size: int, dual_stack: bool) -> Cluster:
+    with record.choosing():
+        cluster = Cluster(name, network.free_index({other.index for other in record.every()}), size, dual_stack)
+        if found := network.taken(cluster) + cgroups.taken(name):
+            raise RuntimeError(f"{', '.join(found)} exists and is not of {name}: choose another --name")
+        record.save(cluster)
+        machine.remember()
+        return cluster
 
 
 def _same(known: Cluster, size: int, dual_stack: bool) -> Cluster:
@@ -41,11 +54,7 @@ def _same(known: Cluster, size: int, dual_stack: bool) -> Cluster:
 
 
 def _create(cluster: Cluster, say: Say) -> Cluster:
-    if found := network.taken(cluster) + cgroups.taken(cluster.name):
-        raise RuntimeError(f"{', '.join(found)} exists and is not of {cluster.name}: choose another --name")
     began = time.monotonic()
-    record.save(cluster)
-    machine.remember()
     network.create(cluster)
     say("network is up")
     authority = Authority(control_plane.directory(cluster))
@@ -133,10 +142,11 @@ def _remove(cluster: Cluster | None, name: str) -> None:
         network.remove(cluster)
         cgroups.remove(name)
     _unpublish(name)
-    (state_directory(name) / "cluster.json").unlink(missing_ok=True)
+    with record.choosing():
+        (state_directory(name) / "cluster.json").unlink(missing_ok=True)
+        if not record.every():
+            machine.restore()
     shutil.rmtree(state_directory(name))
-    if not record.any_left():
-        machine.restore()
 
 
 def _unpublish(name: str) -> None:

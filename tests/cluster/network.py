@@ -28,12 +28,12 @@ def taken(cluster: Cluster) -> list[str]:
     return found + ([f"interface {cluster.name}"] if Path("/sys/class/net", cluster.name).exists() else [])
 
 
-def free_index() -> int:
-    """The first underlay that no interface of this machine is in. Raises RuntimeError when there is none."""
+def free_index(others: set[int]) -> int:
+    """The first underlay that no other cluster and no interface of this machine is in. Raises RuntimeError."""
     interfaces = json.loads(run("ip", "-json", "-4", "address"))
     used = {address["local"].rpartition(".")[0] for interface in interfaces for address in interface["addr_info"]}
     for index in range(256):
-        if f"172.30.{index}" not in used:
+        if index not in others and f"172.30.{index}" not in used:
             return index
     raise RuntimeError("every network 172.30.0.0/24 to 172.30.255.0/24 is taken")
 

@@ -33,7 +33,10 @@ def containerd_config() -> str:
 
 
 def kubelet_config(node: Node, directory: Path, authority: Authority) -> dict[str, object]:
-    """KubeletConfiguration v1beta1. Pods that ask for the node's name servers get none: there are none to be had."""
+    """KubeletConfiguration v1beta1. Pods that ask for the node's name servers get none: there are none to be had.
+
+    Images are never collected, for there is no registry to pull them from again.
+    """
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",
@@ -55,6 +58,7 @@ def kubelet_config(node: Node, directory: Path, authority: Authority) -> dict[st
         "resolvConf": "",
         "localStorageCapacityIsolation": False,
         "evictionHard": {"memory.available": "100Mi"},
+        "imageGCHighThresholdPercent": 100,
         "registerNode": True,
         "syncFrequency": "10s",
         "nodeStatusUpdateFrequency": "5s",

@@ -15,17 +15,18 @@ from tests.cluster.processes import Record
 CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 CNI_CONFIG, CNI_PLUGINS = "/etc/cni/net.d", "/opt/cni/bin"
 DEBIAN_PLUGINS = Path("/usr/lib/cni")
+SYSTEM = "system"
 DAEMONS = ("containerd", "kubelet", "kube-proxy")
 
 
 def system_group(node: Node) -> str:
-    """Of the daemons: pure cgroup v2 wants processes only in leaves."""
-    return f"{node.group}/system"
+    """Of the node's daemons, beside `kubepods`."""
+    return f"{node.group}/{SYSTEM}"
 
 
 def start_init(node: Node) -> None:
     """Make the namespaces; the root of the cgroup namespace is the group that process 1 is in at that moment."""
-    cgroups.create(system_group(node))
+    cgroups.create(node.group)
     (node.state / "ready").unlink(missing_ok=True)
     hierarchies = [part for one in cgroups.hierarchies() for part in (one.kind, one.options, str(one.path))]
     net = f"--net=/run/netns/{node.cluster.namespace(node.name)}"
@@ -34,7 +35,7 @@ def start_init(node: Node) -> None:
     command = ("nsenter", net, "--", *unshare, *script, *hierarchies)
     record = processes.start(node.cluster, Record(f"{node.name}.init", node.group, command, forks=True))
     processes.wait(f"{node.name} has its file system", lambda: _ready(node, record), 30)
-    _leave_root(node)
+    cgroups.retreat(node.group, SYSTEM)
 
 
 def _ready(node: Node, record: Record) -> bool:
@@ -42,12 +43,6 @@ def _ready(node: Node, record: Record) -> bool:
         log = node.cluster.state / "log" / f"{record.name}.log"
         raise ChildProcessError(f"{node.name} does not start, see {log}: {log.read_text().strip()[-300:]}")
     return (node.state / "ready").exists()
-
-
-def _leave_root(node: Node) -> None:
-    for file in cgroups.members(node.group):
-        for pid in file.read_text().split():
-            (file.parent / "system" / file.name).write_text(pid)
 
 
 def entering(node: Node, *options: str) -> tuple[str, ...]:

@@ -29,8 +29,10 @@ def load(name: str) -> Cluster | None:
         return None
 
 
-def any_left() -> bool:
-    return any((BASE / "clusters").glob("*/cluster.json"))
+def every() -> list[Cluster]:
+    """All clusters on this machine, and remains of such."""
+    found = (load(path.parent.name) for path in (BASE / "clusters").glob("*/cluster.json"))
+    return [cluster for cluster in found if cluster]
 
 
 class InUseError(RuntimeError):
@@ -57,6 +59,13 @@ def locked(path: Path, *, block: bool) -> Iterator[None]:
 def changing(name: str) -> Iterator[None]:
     """One process at a time brings a cluster up or down."""
     with locked(lock_of_changes(name), block=True):
+        yield
+
+
+@contextmanager
+def choosing() -> Iterator[None]:
+    """One process at a time takes or gives back what clusters share: networks and the kernel's settings."""
+    with locked(BASE / "locks/machine", block=True):
         yield
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests.cluster import nodes, processes
+from tests.cluster import images, nodes, processes
+from tests.cluster.archives import as_buildah, as_docker
+from tests.cluster.commands import run
 from tests.cluster.conftest import Busy
 from tests.cluster.daemons import change
+from tests.cluster.images import make_image
+from tests.cluster.plan import BIN
 
 pytestmark = pytest.mark.root
 
@@ -94,3 +100,33 @@ def test_the_api_server_goes_and_comes_back(busy: Busy) -> None:
     assert busy.fetch_outside(url(busy.cluster.nodes[0].addresses[0], 30080)) in ("node1", "node2")
     change(busy.cluster, "kube-apiserver", "start")
     assert "node2" in busy.kubectl("get", "nodes")
+
+
+def test_archives_of_other_tools_are_loaded_under_their_names(busy: Busy, tmp_path: Path) -> None:
+    """docker's own format, and OCI's with no annotation but OCI's own, as buildah writes it."""
+    made = tmp_path / "made.tar"
+    make_image(made, "localhost/ambit-test/other:dev", ("/probe",), {"/probe": BIN / "probe"})
+    for kind, convert in (("docker", as_docker), ("oci", as_buildah)):
+        name = f"localhost/ambit-test/{kind}:dev"
+        convert(made, tmp_path / f"{kind}.tar", name)
+        assert images.load(busy.cluster, tmp_path / f"{kind}.tar") == [name]
+        busy.kubectl("run", kind, f"--image={name}", "--restart=Never", "--", "get", "http://web.default/")
+        busy.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", f"pod/{kind}", "--timeout=60s")
+        assert busy.kubectl("logs", kind).strip() in ("node1", "node2")
+        listed = nodes.on_node(busy.cluster.nodes[0], *images.CTR, "list", "--quiet").splitlines()
+        assert [one for one in listed if f"ambit-test/{kind}:" in one] == [name]
+
+
+def test_commands_say_where_things_are_and_run_there(busy: Busy) -> None:
+    def command(*arguments: str) -> str:
+        return run(sys.executable, "-m", "tests.cluster", "--name", busy.cluster.name, *arguments)
+
+    paths = json.loads(command("paths", "node2", "--json"))
+    assert Path(paths["root"] + paths["cni_config"], "10-pods.conflist").exists()
+    assert Path(paths["root"] + paths["cgroup_root"]).is_dir()
+    assert Path(paths["machine_cgroup_root"]).is_dir()
+    assert command("exec", "node2", "--", "hostname").strip() == "node2"
+    assert command("exec", "node2", "--", "pwd").strip() == str(Path.cwd())
+    assert "ready nodes: node1, node2" in command("status")
+    command("restart", "node2", "kube-proxy")
+    assert command("kubeconfig").strip() == str(busy.cluster.kubeconfig)

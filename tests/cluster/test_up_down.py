@@ -61,7 +61,7 @@ def test_nothing_is_left_of_an_up_that_was_killed(point: str) -> None:
 
 def test_up_replaces_the_remains_of_one_that_was_killed_and_finds_itself_running() -> None:
     before = {name: Path("/proc/sys", name).read_text() for name in machine.CHANGED}
-    alone = not record.any_left()
+    alone = not record.every()
     up = command("up", "--nodes", "1")
     assert up.stderr
     assert any("nodes have containerd" in line for line in up.stderr)

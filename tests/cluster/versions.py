@@ -31,9 +31,10 @@ _KUBERNETES_MAJOR, _KUBERNETES_MINOR, _ = KUBERNETES.split(".")
 
 @dataclass(frozen=True)
 class Program:
-    """A program that is compiled: its folder under go/, the package in it, its linker flags and other names."""
+    """A program that is compiled: its folder under go/, what it is, the package, its linker flags and other names."""
 
     name: str
+    title: str
     package: str
     duration: str
     variables: tuple[str, ...] = ()
@@ -45,10 +46,11 @@ class Program:
 
 
 PROGRAMS = (
-    Program("pause", ".", "a few seconds"),
-    Program("probe", ".", "half a minute"),
+    Program("pause", "the first process of pods", ".", "a few seconds"),
+    Program("probe", "a program for pods of tests", ".", "half a minute"),
     Program(
         "kubernetes",
+        f"Kubernetes {KUBERNETES}",
         ".",
         "4 to 10 minutes on two cores the first time",
         variables=(
@@ -58,9 +60,10 @@ PROGRAMS = (
         ),
         links=("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl"),
     ),
-    Program("coredns", "github.com/coredns/coredns", "1 to 2 minutes"),
+    Program("coredns", f"CoreDNS {COREDNS}", "github.com/coredns/coredns", "1 to 2 minutes"),
     Program(
         "helm",
+        f"helm {HELM}",
         "helm.sh/helm/v3/cmd/helm",
         "1 to 2 minutes",
         variables=(f"helm.sh/helm/v3/internal/version.version=v{HELM}",),
