@@ -29,7 +29,7 @@ class Settings:
     """What our plugin is told. Paths are the host's; times in seconds."""
 
     agent_socket: str = "/var/run/ambit/cni.sock"
-    enrolled_namespaces: str = "/var/run/ambit/enrolled-namespaces"
+    enrolled_namespaces: str = "/var/lib/ambit/node/enrolled-namespaces"
     timeout: float = 30.0
     retry: float = 2.0
 

@@ -119,13 +119,20 @@ def _temporary(path: Path, content: bytes, like: os.stat_result | None = None) -
         with open(handle, "wb") as file:
             file.write(content)
             if like is not None:
-                os.fchown(handle, like.st_uid, like.st_gid)
+                _give(handle, like.st_uid, like.st_gid)
                 os.fchmod(handle, like.st_mode & 0o7777)
             file.flush()
             os.fsync(handle)
         yield Path(name)
     finally:
         Path(name).unlink(missing_ok=True)
+
+
+def _give(handle: int, user: int, group: int) -> None:
+    try:
+        os.fchown(handle, user, group)
+    except PermissionError:
+        pass  # the installer may run without CAP_CHOWN: then the file is root's, and everyone may read it who could
 
 
 def _exchange(one: Path, other: Path) -> bool:

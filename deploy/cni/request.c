@@ -88,7 +88,7 @@ bool read_configuration(const char *text, size_t length, struct configuration *c
     if (json_member(document, "prevResult", &configuration->previous) && configuration->previous.at[0] != '{')
         return refuse(problem, NOT_DECODED, "prevResult of the network configuration is no JSON object");
     return read_path(document, "agentSocket", "/var/run/ambit/cni.sock", agent->socket, sizeof agent->socket, problem) &&
-           read_path(document, "enrolledNamespaces", "/var/run/ambit/enrolled-namespaces", configuration->enrolled,
+           read_path(document, "enrolledNamespaces", "/var/lib/ambit/node/enrolled-namespaces", configuration->enrolled,
                      sizeof configuration->enrolled, problem) &&
            read_seconds(document, "timeoutSeconds", DEFAULT_TIMEOUT, &agent->timeout, problem) &&
            read_seconds(document, "retrySeconds", DEFAULT_RETRY, &agent->retry, problem);

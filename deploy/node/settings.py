@@ -12,6 +12,7 @@ from mesh.runtime import logs
 
 AUTO = "auto"
 RUN = Path("/var/run/ambit")
+STATE = Path("/var/lib/ambit/node")  # what must survive a reboot
 LONGEST_ADMISSION = 25.0  # seconds; the plugin waits 30 (deploy/cni), and the kubelet tries again after a refusal
 
 
@@ -62,7 +63,7 @@ def read(environment: Mapping[str, str]) -> Settings:
         pins=path("AMBIT_BPF_PINS", "/sys/fs/bpf/ambit"),
         zds_socket=path("INPOD_UDS", RUN / "ztunnel.sock"),
         cni_socket=path("AMBIT_CNI_SOCKET", RUN / "cni.sock"),
-        enrolled_namespaces=path("AMBIT_ENROLLED_NAMESPACES", RUN / "enrolled-namespaces"),
+        enrolled_namespaces=path("AMBIT_ENROLLED_NAMESPACES", STATE / "enrolled-namespaces"),
         host_root=path("AMBIT_HOST_ROOT", "/"),
         kubepods=None if cgroup == AUTO else path("AMBIT_CGROUP", AUTO),
         excluded=frozenset(filter(None, (name.strip() for name in excluded.split(",")))),

@@ -413,3 +413,15 @@ def test_a_removal_that_fails_says_so(installer: Installer) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("ambit: ")
     assert "10-x.conflist" in done.stderr
+
+
+@pytest.mark.root
+def test_needs_no_capability(installer: Installer) -> None:
+    path = put(installer, "10-x.conflist", conflist())
+    os.chown(path, 1000, 1000)
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    subprocess.run([*drop, *command(installer, "install")], check=True)
+    assert kinds(path) == ["bridge", PLUGIN_TYPE]
+    assert path.stat().st_mode & 0o7777 == 0o644
+    subprocess.run([*drop, *command(installer, "remove")], check=True)
+    assert (kinds(path), names(installer.bin_dir)) == (["bridge"], [])

@@ -47,7 +47,7 @@ https://ambit-controller.{{ .Release.Namespace }}.svc:15012
 - name: AMBIT_CNI_SOCKET
   value: {{ .Values.node.paths.run }}/cni.sock
 - name: AMBIT_ENROLLED_NAMESPACES
-  value: {{ .Values.node.paths.run }}/enrolled-namespaces
+  value: {{ .Values.node.paths.state }}/node/enrolled-namespaces
 - name: AMBIT_EXCLUDED_NAMESPACES
   value: {{ append .Values.mesh.excludedNamespaces .Release.Namespace | uniq | join "," | quote }}
 {{- end -}}

@@ -8,6 +8,8 @@
 - {name: netns, mountPath: /var/run/netns, mountPropagation: HostToContainer, readOnly: true}
 {{- end }}
 - {name: run, mountPath: {{ .Values.node.paths.run }}}
+# What the CNI plugin goes by while the agent is away. Not in `run`, which a reboot empties: the node's pods come up first.
+- {name: state, mountPath: {{ .Values.node.paths.state }}/node, subPath: node}
 # Here alone, since ztunnel talks to the controller only: the API server knows nothing of it.
 - {name: api, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
 - {name: tmp, mountPath: /tmp}
@@ -23,7 +25,7 @@
 - --conf-dir={{ .Values.node.paths.cniConf }}
 - --bin-dir={{ .Values.node.paths.cniBin }}
 - --socket={{ .Values.node.paths.run }}/cni.sock
-- --enrolled-namespaces={{ .Values.node.paths.run }}/enrolled-namespaces
+- --enrolled-namespaces={{ .Values.node.paths.state }}/node/enrolled-namespaces
 {{- end -}}
 
 {{- define "ambit.nodeVolumes" -}}
