@@ -11,8 +11,8 @@ fail() { printf 'ambit: %s\n' "$*" >&2; exit 1; }
 command -v apt-get >/dev/null || fail "set-up knows Debian only (no apt-get here): see README.md for what it would install"
 
 # python3-bpfcc is BCC for /usr/bin/python3; nftables gives Services to pods outside the mesh; openssl and curl are peers
-# in tests and in the demo.
-packages=(python3-bpfcc python3-venv iproute2 nftables openssl curl)
+# in tests and in the demo; gcc and Python's headers compile the byte path.
+packages=(python3-bpfcc python3-venv python3-dev gcc libc6-dev iproute2 nftables openssl curl)
 release=$(uname -r)
 headers=/lib/modules/$release/build
 
@@ -50,3 +50,6 @@ if [ ! -e .venv/ready ] || [ pyproject.toml -nt .venv/ready ]; then
   .venv/bin/pip install --quiet --disable-pip-version-check --editable '.[dev]' || fail "pip could not install the Python packages"
   touch .venv/ready
 fi
+
+# Workers run without it too, only slower.
+.venv/bin/python -m deploy.compile

@@ -66,8 +66,7 @@ class TlsSession:
         """Go on with the handshake; True once it is done. Raises TlsFailed, also for a peer without ALPN h2."""
         if self._established:
             return True
-        if self._ended is not None:
-            raise self._ended
+        self._raise_end()
         result = lib.SSL_do_handshake(self._ssl)
         if result != 1:
             if lib.SSL_get_error(self._ssl, result) == lib.SSL_ERROR_WANT_READ:
@@ -83,8 +82,7 @@ class TlsSession:
         Raises TlsClosed at close_notify or the end of the transport, TlsFailed when the peer breaks TLS; both come
         after everything that was sent before them has been read.
         """
-        if self._ended is not None:
-            raise self._ended
+        self._raise_end()
         ssl, start = self._ssl, _from_buffer(buffer)
         filled, room = 0, len(buffer)
         while filled < room:
@@ -93,8 +91,8 @@ class TlsSession:
                 self._note_end(size)
                 break
             filled += size
-        if not filled and self._ended is not None:
-            raise self._ended
+        if not filled:
+            self._raise_end()
         return filled
 
     @property
@@ -162,6 +160,10 @@ class TlsSession:
         if not identities:
             raise PeerRejected("the peer's certificate has no SPIFFE ID")
         return identities[0]
+
+    def _raise_end(self) -> None:
+        if self._ended is not None:
+            raise self._ended
 
     def _note_end(self, result: int) -> None:
         """After a read that gave nothing: why, unless it only wants more."""

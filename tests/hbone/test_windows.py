@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.hbone import Budget, Limits
+from mesh.hbone import Budget, ErrorCode, Limits
 from mesh.hbone.windows import BULK_BYTES_PER_TURN, grown
 from tests.hbone import wire
 from tests.hbone.ends import Pair, drain, feed, send
@@ -105,7 +105,7 @@ def test_connection_credit_returns_whatever_becomes_of_the_stream() -> None:
         stream = pair.tunnel()
         assert send(pair.client, stream, bytes(60_000)) == 60_000
         late = drain(pair.client)
-        pair.server.reset(stream, 8)  # type: ignore[arg-type]
+        pair.server.reset(stream, ErrorCode.CANCEL)
         feed(pair.server, late)
         feed(pair.client, drain(pair.server))
         pair.exchange()

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from mesh.model.workload import WorkloadUid
 from mesh.runtime.backoff import Backoff
+from ztunnel import compiled
 from ztunnel.agent.process import ProcessId, Roster, identify, spawn
 from ztunnel.channel import AgentChannel, ChannelBroken
 from ztunnel.feed import Drain, Ping, PodAdded, PodFailed, PodRemoved, Ready, ToAgent, ToWorker
@@ -223,8 +224,10 @@ class Workers:
                 self._changed()
 
     async def _run_one(self, slot: int) -> None:
+        environment, code = compiled.environment(os.environ)
+        log.info("a worker starts, %s", code)
         try:
-            process, sock = spawn(os.environ)
+            process, sock = spawn(environment)
         except OSError as error:
             log.error("cannot start a worker: %s", error.strerror)
             return

@@ -11,6 +11,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from typing import ClassVar
 
 from ebpf.netns import setns
 from mesh.model.address import SocketAddress, is_v6
@@ -27,7 +28,7 @@ OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 class Namespace:
     """A pod's network namespace, by descriptor (owned) and cookie (its name: unlike the number, never reused)."""
 
-    _current: int | None = None  # cookie of the namespace that the thread is in
+    _current: ClassVar[int | None] = None  # cookie of the namespace that the thread is in
 
     def __init__(self, fd: int, cookie: int) -> None:
         self._fd = fd

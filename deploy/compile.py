@@ -1,0 +1,89 @@
+"""Compiles the byte path: `python -m deploy.compile`. Needs a C compiler and Python's headers; takes about a minute.
+
+mypyc (part of mypy) turns typed Python into C extensions. What is compiled is what a round trip or a new connection runs
+through; values that are made once per change of the mesh stay as they are.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ztunnel.compiled import COPY, PACKAGES, ROOT, STAMP, fingerprint, usable
+
+HOT = (
+    "mesh/hbone/*.py",
+    "mesh/identity/session.py",
+    "mesh/policy/*.py",
+    "ztunnel/plan/*.py",
+    "ztunnel/worker/*.py",
+)
+# What mypyc cannot take, or what is not worth it.
+COLD = ("__init__.py", "__main__.py", "main.py", "settings.py")
+BUILD = """
+import sys
+from mypyc.build import mypycify
+from setuptools import setup
+setup(name="ambit-byte-path", packages=[], ext_modules=mypycify(sys.argv[1:], opt_level="2", debug_level="0"),
+      script_args=["--quiet", "build_ext", "--inplace"])
+"""
+
+
+class CannotCompile(Exception):
+    """The text says why."""
+
+
+def compile_byte_path() -> None:
+    """Makes the copy anew; an older one serves until it is complete. Raises CannotCompile."""
+    work = COPY.with_name(f"compiled.{os.getpid()}")
+    shutil.rmtree(work, ignore_errors=True)
+    try:
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, work / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        made_from = fingerprint(work)
+        _run_mypyc(work)
+        shutil.rmtree(work / "build", ignore_errors=True)
+        (work / STAMP).write_text(made_from)
+        old = COPY.with_name(f"compiled.old.{os.getpid()}")
+        if COPY.exists():
+            COPY.rename(old)
+        work.rename(COPY)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def hot_modules(root: Path) -> list[str]:
+    """Paths relative to `root`."""
+    found = (path for pattern in HOT for path in root.glob(pattern) if path.name not in COLD)
+    return sorted(str(path.relative_to(root)) for path in found if path.stat().st_size)
+
+
+def _run_mypyc(work: Path) -> None:
+    flags = ["--config-file", str(ROOT / "pyproject.toml")]
+    command = [sys.executable, "-c", BUILD, *flags, *hot_modules(work)]
+    ran = subprocess.run(command, cwd=work, capture_output=True, text=True, check=False)
+    if ran.returncode:
+        raise CannotCompile((ran.stdout + ran.stderr).strip())
+
+
+def main() -> int:
+    if usable():
+        return 0
+    began = time.monotonic()
+    print("compiling the byte path (about a minute, only after a change of it)", flush=True)
+    try:
+        compile_byte_path()
+    except CannotCompile as error:
+        print(f"cannot compile the byte path, workers run from source: {error}", file=sys.stderr)
+        return 1
+    print(f"compiled the byte path in {time.monotonic() - began:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
