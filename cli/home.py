@@ -31,6 +31,10 @@ class NoAnswer(Exception):
     """One part of the mesh could not be asked; the others may. One sentence, without a full stop."""
 
 
+class NoRight(NoAnswer):
+    """We may not ask; it is the same for all parts of that kind."""
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """A process or container that runs the mesh."""

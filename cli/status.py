@@ -89,10 +89,16 @@ def look(home: Home, node: str = "", namespace: str = "") -> Report:
 
 
 def _part_problems(parts: Mapping[str, Part]) -> Iterable[str]:
+    """Containers of one pod that wait for the same thing are one problem."""
+    alike: dict[tuple[str, str], list[str]] = {}
     for name, part in parts.items():
         if not part.running:
             why = ", ".join(filter(None, (part.state.removeprefix("not running"), part.last_end)))
-            yield f"{name} is not running ({why})" if why else f"{name} is not running"
+            pod, _, container = name.rpartition("/")
+            alike.setdefault((pod, why), []).append(container)
+    for (pod, why), containers in alike.items():
+        name = f"{pod}/{','.join(containers)}" if pod else ", ".join(containers)
+        yield f"{name} {'is' if len(containers) == 1 else 'are'} not running{f' ({why})' if why else ''}"
 
 
 def _controller(home: Home, problems: list[str]) -> Json:

@@ -16,7 +16,7 @@ from websocket import WebSocketBadStatusException
 from yaml import YAMLError
 
 from cli.errors import CommandFailed
-from cli.home import TIMEOUT, NoAnswer
+from cli.home import TIMEOUT, NoAnswer, NoRight
 from cli.kubernetes.configured import has_kubeconfig, is_in_cluster, kubeconfigs
 
 READ_TIMEOUT = 30.0  # seconds; 500 pods are a few MB, on a slow line
@@ -51,9 +51,8 @@ class Access:
                 "have expired; sign in again, or name another context with --context"
             )
         if status == 403:
-            return NoAnswer(
-                f"no right to {what} in {self.context}: {words}; ask an administrator of the cluster for it"
-            )
+            why = words.partition(" is forbidden: ")[2] or words
+            return NoRight(f"no right to {what} in {self.context}: {why}; ask an administrator of the cluster for it")
         if status:
             return NoAnswer(f"the API server cannot {what}: {words}")
         return CommandFailed(f"the API server {self._server} of {self.context} cannot be reached: {words}; is it up?")

@@ -10,7 +10,7 @@ from typing import Any
 from kubernetes.client import ApiClient, AppsV1Api, CoreV1Api
 
 from cli.errors import CommandFailed, fail
-from cli.home import NoAnswer, Part
+from cli.home import NoAnswer, NoRight, Part
 from cli.kubernetes.access import Access
 from cli.kubernetes.parts import CONTROLLER, NODE_DAEMON, Pod, node_pods, parts, ready_pods, shortfalls
 from cli.kubernetes.pods import http_answer, output
@@ -61,6 +61,8 @@ class KubernetesHome:
         _require_running(who, pod)
         try:
             return http_answer(self._access, pod, port, path)
+        except NoRight:
+            raise
         except NoAnswer as problem:
             raise NoAnswer(f"{who} does not answer on 127.0.0.1:{port}: {problem}") from None
 
@@ -69,6 +71,8 @@ class KubernetesHome:
         _require_running(f"the agent of {node}", pod)
         try:
             found: Mapping[str, Any] = json.loads(output(self._access, pod, AGENT, REPORT))
+        except NoRight:
+            raise
         except (NoAnswer, ValueError) as problem:
             raise NoAnswer(f"the agent of {node} does not answer: {problem}") from None
         return found

@@ -61,7 +61,7 @@ def _forward(access: Access, pod: Pod, port: int) -> PortForward:
     try:
         return portforward(api.connect_get_namespaced_pod_portforward, pod.name, pod.namespace, ports=str(port))
     except ApiException as problem:
-        raise access.refusal(f"port-forward to pod {pod.namespace}/{pod.name}", problem) from None
+        raise access.refusal(f"port-forward to pods of namespace {pod.namespace}", problem) from None
 
 
 def _exec(access: Access, pod: Pod, container: str, command: Sequence[str]) -> WSClient:
@@ -79,7 +79,7 @@ def _exec(access: Access, pod: Pod, container: str, command: Sequence[str]) -> W
             _preload_content=False,
         )
     except ApiException as problem:
-        raise access.refusal(f"run a command in pod {pod.namespace}/{pod.name}", problem) from None
+        raise access.refusal(f"run commands in pods of namespace {pod.namespace}", problem) from None
 
 
 def _prepare() -> None:

@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+import io
 import os
-import subprocess
-import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cli.app import app
+from cli.errors import told_in_one_sentence
 from tests.cli.api_server import Cluster, reply
 
 SYSTEM = "/api/v1/namespaces/ambit-system/pods"
 KUBERNETES_VARIABLES = ("KUBECONFIG", "KUBERNETES_SERVICE_HOST")
 
 
-def ambit(*words: str, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def environment(home: Path, **variables: str) -> dict[str, str]:
     """With a home directory of its own, so that no ~/.kube/config of this machine is found."""
     kept = {name: value for name, value in os.environ.items() if name not in KUBERNETES_VARIABLES}
-    environment = {**kept, "HOME": str(home), "AMBIT_LOCAL_INSTANCE": "ambit-test-no-mesh", **variables}
-    command = [sys.executable, "-m", "cli", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    return {**kept, "HOME": str(home), "AMBIT_LOCAL_INSTANCE": "ambit-test-no-mesh", **variables}
+
+
+def ambit(*words: str, home: Path, **variables: str) -> Done:
+    """The command in this process: the kubernetes package is loaded once, not for each question."""
+    output, complaints = io.StringIO(), io.StringIO()
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(environment(home, **variables))
+    try:
+        with redirect_stdout(output), redirect_stderr(complaints), told_in_one_sentence():
+            app(list(words))
+    except SystemExit as end:
+        return Done(int(end.code or 0), output.getvalue(), complaints.getvalue())
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+    raise AssertionError("a command ends with SystemExit")
 
 
 def two_nodes() -> Cluster:

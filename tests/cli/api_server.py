@@ -31,7 +31,7 @@ class Cluster:
     token: str = "right"
     silent: set[str] = field(default_factory=set)  # pods whose port-forward never says anything
     broken: set[str] = field(default_factory=set)  # pods whose kubelet cannot be reached
-    asked: list[str] = field(default_factory=list)
+    forwarding: threading.Event = field(default_factory=threading.Event)  # set when somebody forwards a port
     url: str = ""
 
 
@@ -91,7 +91,6 @@ CLUSTER = web.AppKey("cluster", Cluster)
 @web.middleware
 async def _gate(request: web.Request, handler: Any) -> web.StreamResponse:
     cluster = request.app[CLUSTER]
-    cluster.asked.append(request.path_qs)
     if request.headers.get("Authorization") != f"Bearer {cluster.token}":
         return _refusal(401, "Unauthorized")
     last = request.path.rpartition("/")[2]
@@ -123,6 +122,7 @@ async def _objects(request: web.Request) -> web.Response:
 
 async def _port_forward(request: web.Request) -> web.StreamResponse:
     cluster, pod, port = request.app[CLUSTER], request.match_info["name"], int(request.query["ports"])
+    cluster.forwarding.set()
     if pod in cluster.broken:
         return _refusal(500, "error dialing backend: dial tcp 192.0.2.7:10250: connect: no route to host")
     line = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.cli.ambit import SYSTEM, ambit, enrolled_pod, system_pod, two_nodes
+from tests.cli.ambit import SYSTEM, Done, ambit, enrolled_pod, system_pod, two_nodes
 from tests.cli.api_server import Cluster, kubeconfig, reply, serving
 
-Ambit = Callable[..., "subprocess.CompletedProcess[str]"]
+Ambit = Callable[..., Done]
 
 
 @pytest.fixture
@@ -113,12 +112,17 @@ def test_what_is_wrong_with_the_pods_of_the_chart(on_cluster: Ambit, cluster: Cl
     crashing["lastState"] = {"terminated": {"reason": "Error", "exitCode": 3, "message": "starting\nno programs\n"}}
     cluster.objects[SYSTEM][1]["status"]["containerStatuses"][1] = crashing
     cluster.objects[SYSTEM][0]["status"] = {"phase": "Pending"}
+    waiting = {"state": {"waiting": {"reason": "ContainerCreating"}}, "restartCount": 0}
+    cluster.objects[SYSTEM][2]["status"]["containerStatuses"] = [
+        {"name": name, **waiting} for name in ("ztunnel", "agent")
+    ]
     cluster.objects["/apis/apps/v1/namespaces/ambit-system/daemonsets"][0]["status"]["desiredNumberScheduled"] = 3
     cluster.objects["/api/v1/pods"].append(enrolled_pod("late", ""))
     problems = json.loads(on_cluster("status", "-o", "json").stdout)["problems"]
     assert "ambit-node-a/agent is not running (CrashLoopBackOff, exit code 3: no programs)" in problems
     assert "2 of 3 nodes have a pod of ambit-node: see kubectl -n ambit-system get events" in problems
     assert "no controller is running" in problems
+    assert "ambit-node-b/ztunnel,agent are not running (ContainerCreating)" in problems
     assert any(each.startswith("pod shop/late is to be in the mesh and is not yet") for each in problems)
 
 
@@ -145,7 +149,7 @@ def test_long_lists_are_read_page_by_page(on_cluster: Ambit, cluster: Cluster) -
 # --- refusals: one sentence, with what to do
 
 
-def sentence(done: subprocess.CompletedProcess[str]) -> str:
+def sentence(done: Done) -> str:
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1, done.stderr
     return done.stderr
@@ -155,12 +159,13 @@ def test_ambit_is_not_installed(on_cluster: Ambit, cluster: Cluster) -> None:
     assert "ambit install" in sentence(on_cluster("status", "--system-namespace", "elsewhere"))
 
 
-def test_no_right_to_forward(on_cluster: Ambit, cluster: Cluster) -> None:
-    cluster.forbidden.add("portforward")
-    done = on_cluster("zc", "workload")
-    assert done.returncode == 1
-    assert 'cannot get resource "portforward"' in done.stderr
-    assert "administrator" in done.stderr
+@pytest.mark.parametrize(("words", "right"), [(("zc", "workload"), "portforward"), (("ebpf", "status"), "exec")])
+def test_no_right_to_look_into_pods(on_cluster: Ambit, cluster: Cluster, words: tuple[str, ...], right: str) -> None:
+    """It is the same for all nodes, and said once."""
+    cluster.forbidden.add(right)
+    told = sentence(on_cluster(*words))
+    assert f'cannot get resource "{right}"' in told
+    assert "administrator" in told
 
 
 def test_no_right_to_read_what_is_installed(on_cluster: Ambit, cluster: Cluster) -> None:
