@@ -1,7 +1,7 @@
 """Compiles the byte path: `python -m deploy.compile`. Needs a C compiler and Python's headers; takes about a minute.
 
-mypyc (part of mypy) turns typed Python into C extensions. What is compiled is what a round trip or a new connection runs
-through; values that are made once per change of the mesh stay as they are.
+mypyc (part of mypy) turns typed Python into C extensions. What is compiled is what a round trip or a new connection
+runs through; values that are made once per change of the mesh stay as they are.
 """
 
 from __future__ import annotations
