@@ -33,6 +33,8 @@ CGROUP_HOOKS = (
     Hook("recvmsg6", CGROUP_SOCK_ADDR, 20, "5.2"),
     Hook("sendmsg4", CGROUP_SOCK_ADDR, 14, "4.18"),
     Hook("sendmsg6", CGROUP_SOCK_ADDR, 15, "4.18"),
+    Hook("bind4", CGROUP_SOCK_ADDR, 8, "4.17"),
+    Hook("bind6", CGROUP_SOCK_ADDR, 9, "4.17"),
     Hook("connect4", CGROUP_SOCK_ADDR, 10, "4.17"),
     Hook("connect6", CGROUP_SOCK_ADDR, 11, "4.17"),
 )

@@ -10,6 +10,7 @@ ORDER = (
     "common.c",
     "dns.c",
     "connect.c",
+    "bind.c",
     "getpeername.c",
     "getsockname.c",
     "sockops.c",

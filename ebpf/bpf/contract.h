@@ -10,6 +10,7 @@
 #define CONTRACT_VERSION 2
 
 #define PORT_OUTBOUND 15001 /* ztunnel, loopback of the pod: captured outbound connections */
+#define PORT_INBOUND 15006  /* ztunnel, addresses of the pod: captured inbound connections */
 #define PORT_HBONE 15008    /* ztunnel, addresses of the pod: tunnels, which must not be captured again */
 #define PORT_DNS 15053      /* ztunnel, loopback of the pod: captured DNS */
 #define PORT_DOMAIN 53      /* what an app dials for DNS */

@@ -11,6 +11,7 @@ import pytest
 from ebpf import contract
 from ebpf.maps import Map
 from ebpf.node import Capture
+from mesh.model import ports
 from mesh.model.address import Ip, SocketAddress
 from tests.ebpf.stage import V4, V6, Stage, listen, outbound_ztunnel
 
@@ -75,6 +76,39 @@ def test_a_full_map_refuses_ztunnel_the_dial_that_would_hide_a_client(stage: Sta
     stage.capture.enrol(stage.b.cookie)
     with full(stage), pytest.raises(PermissionError):
         stage.ztunnel(stage.b, deliver).report()
+
+
+PROXY_PORTS = (ports.OUTBOUND, ports.INBOUND_PLAINTEXT, ports.HBONE, ports.DNS)
+
+
+def bind_beside(family: int, kind: int) -> Any:
+    """Per port of the proxy, and one other: whether a process of the same user can share it."""
+
+    def body() -> list[bool]:
+        return [can_bind(family, kind, port) for port in (*PROXY_PORTS, 8080)]
+
+    return body
+
+
+def can_bind(family: int, kind: int, port: int) -> bool:
+    with socket.socket(family, kind) as sock:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            sock.setsockopt(socket.SOL_SOCKET, option, 1)
+        try:
+            sock.bind(("", port))
+        except PermissionError:
+            return False
+    return True
+
+
+@FAMILIES
+@pytest.mark.parametrize("kind", [socket.SOCK_STREAM, socket.SOCK_DGRAM], ids=["tcp", "udp"])
+def test_ztunnels_ports_in_an_enrolled_pod_are_its_own(stage: Stage, family: int, kind: int) -> None:
+    assert stage.app(stage.a, bind_beside(family, kind)).report() == [True] * 5
+    stage.capture.enrol(stage.a.cookie)
+    assert stage.app(stage.a, bind_beside(family, kind)).report() == [False] * 4 + [True]
+    assert stage.ztunnel(stage.a, bind_beside(family, kind)).report() == [True] * 5
+    assert stage.app(stage.b, bind_beside(family, kind)).report() == [True] * 5
 
 
 def test_more_pods_than_there_is_room_for_are_an_error(stage: Stage) -> None:
