@@ -25,7 +25,6 @@ from perf.bench.testbed import APP, LOAD, PATIENCE, Testbed, testbed, until
 from perf.soak import look, verdict
 from perf.soak.verdict import Finding, Held, Sample
 
-INSTANCE = "ambit-soak"
 CAPACITY_SECONDS = 5.0  # of which memory takes its shape, too
 SAMPLES = 120  # over the whole time, but no more than one a second
 REST = 30.0  # seconds in which a mesh must have come to rest
@@ -48,12 +47,15 @@ class Soak:
 def main(
     minutes: Annotated[float, typer.Option(min=0.1, help="How long the load goes on.")] = 15.0,
     load: Annotated[float, typer.Option(min=0.01, max=1, help="Which part of the capacity is used.")] = 0.5,
+    instance: Annotated[
+        str, typer.Option(help="The local mesh to make: there is one of a name at a time.")
+    ] = "ambit-soak",
 ) -> None:
     """A local mesh of its own under load: is memory flat, and is all given back afterwards?"""
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
-        soak = _soak(minutes * 60, load)
+        soak = _soak(minutes * 60, load, instance)
     except (LocalError, CannotRun, OSError) as error:
         trouble.print(f"soak: {error}", style="red", markup=False)
         raise typer.Exit(1) from None
@@ -63,7 +65,7 @@ def main(
     raise typer.Exit(0 if _report(soak, minutes) else 1)
 
 
-def _soak(seconds: float, part: float) -> Soak:
+def _soak(seconds: float, part: float, instance: str) -> Soak:
     if not LOAD.exists():
         raise LocalError(f"{LOAD} is not built: make soak builds it")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
@@ -73,7 +75,7 @@ def _soak(seconds: float, part: float) -> Soak:
         def tell(sentence: str) -> None:
             progress.update(task, description=sentence)
 
-        with testbed(tell, INSTANCE) as bed:
+        with testbed(tell, instance) as bed:
             tell("Measuring the capacity")
             until(lambda: _works(bed), "the path through the mesh")
             rate = max(1.0, part * _capacity(bed))

@@ -21,6 +21,7 @@ TIMEOUT = 10.0  # seconds for an agent's metrics: the machine may be busy
 GAUGES = (
     "connections",
     "connections_waiting_for_agent",
+    "lingering",
     "pool_keys",
     "pool_tunnels",
     "pool_streams",

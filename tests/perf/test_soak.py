@@ -62,7 +62,8 @@ def test_the_most_of_each_count() -> None:
 @pytest.mark.timeout(240)
 @pytest.mark.usefixtures("load_program")
 def test_a_minute_at_half_load() -> None:
-    done = subprocess.run([sys.executable, "-m", "perf.soak", "--minutes", "1"], capture_output=True, text=True)
+    command = [sys.executable, "-m", "perf.soak", "--minutes", "1", "--instance", "ambit-test-soak"]
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 failed" in done.stdout
     assert "nothing was left behind" in done.stdout
