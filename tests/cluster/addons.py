@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from tests.cluster.control_plane import kubectl
-from tests.cluster.images import make_image
+from tests.cluster.image_archive import make_image
 from tests.cluster.plan import BIN, CLUSTER_DNS, Cluster
 from tests.cluster.versions import COREDNS
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tests.cluster import build, daemons, images, lifecycle, nodes, record
+from tests.cluster.image_archive import make_image
 from tests.cluster.plan import BIN, DEFAULT_NAME, Cluster, lock_of_users
 
 NO_GO = 3  # a test that sees this exit code skips with the sentence on standard error
@@ -114,7 +115,7 @@ def _image(options: argparse.Namespace) -> None:
     files = {target: Path(source) for source, _, target in (file.rpartition(":") for file in options.file)}
     archive = cluster.state / f"image-{os.getpid()}.tar"
     try:
-        images.make_image(archive, options.image, options.entrypoint.split(), files)
+        make_image(archive, options.image, options.entrypoint.split(), files)
         print(*images.load(cluster, archive))
     finally:
         archive.unlink(missing_ok=True)

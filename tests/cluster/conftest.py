@@ -14,6 +14,7 @@ from tests.cluster.commands import run
 from tests.cluster.control_plane import kubectl
 from tests.cluster.daemons import inside
 from tests.cluster.fixture import running, unusable
+from tests.cluster.image_archive import make_image
 from tests.cluster.plan import BIN, Cluster
 
 IMAGE = "localhost/ambit-test/probe:dev"
@@ -50,7 +51,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Busy]:
     if reason := unusable():
         pytest.skip(reason)
     archive = tmp_path_factory.mktemp("images") / "probe.tar"
-    images.make_image(archive, IMAGE, ("/probe",), {"/probe": BIN / "probe"})
+    make_image(archive, IMAGE, ("/probe",), {"/probe": BIN / "probe"})
     with running("ambit-test-c", nodes=2, dual_stack=True) as cluster:
         assert images.load(cluster, archive) == [IMAGE]
         kubectl(cluster, "apply", "-f", str(APPS))

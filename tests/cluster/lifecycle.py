@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.cluster import addons, cgroups, control_plane, machine, network, nodes, processes, record
-from tests.cluster.images import load_on, make_image
+from tests.cluster.image_archive import make_image
+from tests.cluster.images import load_on
 from tests.cluster.node_config import PAUSE_IMAGE
 from tests.cluster.pki import Authority
 from tests.cluster.plan import BASE, BIN, DEFAULT_NAME, Cluster, state_directory

@@ -15,7 +15,7 @@ from tests.cluster.archives import as_buildah, as_docker
 from tests.cluster.commands import run
 from tests.cluster.conftest import Busy
 from tests.cluster.daemons import change
-from tests.cluster.images import make_image
+from tests.cluster.image_archive import make_image
 from tests.cluster.plan import BIN
 
 pytestmark = pytest.mark.root
@@ -115,6 +115,15 @@ def test_archives_of_other_tools_are_loaded_under_their_names(busy: Busy, tmp_pa
         assert busy.kubectl("logs", kind).strip() in ("node1", "node2")
         listed = nodes.on_node(busy.cluster.nodes[0], *images.CTR, "list", "--quiet").splitlines()
         assert [one for one in listed if f"ambit-test/{kind}:" in one] == [name]
+
+
+def test_an_image_that_is_loaded_again_is_the_new_one(busy: Busy, tmp_path: Path) -> None:
+    name = "localhost/ambit-test/again:dev"
+    for arguments in (("get", "http://nowhere.invalid/"), ("get", "http://web.default/")):
+        make_image(tmp_path / "image.tar", name, ("/probe", *arguments), {"/probe": BIN / "probe"})
+        images.load(busy.cluster, tmp_path / "image.tar")
+    busy.kubectl("run", "again", f"--image={name}", "--restart=Never")
+    busy.kubectl("wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/again", "--timeout=60s")
 
 
 def test_commands_say_where_things_are_and_run_there(busy: Busy) -> None:

@@ -11,7 +11,8 @@ from typing import IO
 
 import pytest
 
-from tests.cluster.images import make_image, names
+from tests.cluster.image_archive import make_image
+from tests.cluster.images import names
 
 
 def archive_of(path: Path, **files: object) -> Path:
