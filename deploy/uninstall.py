@@ -1,8 +1,8 @@
 """`python -m deploy.uninstall`: takes a whole cluster out of the mesh before the chart's objects go.
 
 It runs as the chart's pre-delete hook, because the order matters and no DaemonSet can tell its end from a restart:
-labels first, then every node lets its pods go while ztunnel still serves them, then the DaemonSet, and only then what it
-would put back at once: the capture and the CNI plugin. Doing it again does no harm.
+labels first, then every node lets its pods go while ztunnel still serves them, then the DaemonSet, and only then what
+it would put back at once: the capture and the CNI plugin. Doing it again does no harm.
 """
 
 from __future__ import annotations

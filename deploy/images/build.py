@@ -24,8 +24,8 @@ CACHE = Path("/var/tmp/ambit-images")
 LOCAL_BASE = "localhost/ambit-base:bookworm"
 # containerd knows an image without a registry by this prefix.
 REPOSITORY = "docker.io/ambit/"
-# Where this machine describes how packages are reached: proxies, indexes and their certificates. The build uses it as it
-# is, and the image gets none of it.
+# Where this machine describes how packages are reached: proxies, indexes and their certificates. The build uses it as
+# it is, and the image gets none of it.
 PACKAGE_CONFIGURATION = (
     "/etc/apt/apt.conf.d",
     "/etc/apt/auth.conf.d",
@@ -99,10 +99,8 @@ def build(builder: Builder, image: str, base: str, tag: str) -> str:
     name = f"{REPOSITORY}{image}:{tag}"
     volumes = [f"--volume={path}:{path}:ro" for path in PACKAGE_CONFIGURATION if Path(path).exists()]
     files = ("--file", str(HERE / f"Containerfile.{image}"), "--ignorefile", str(HERE / "containerignore"))
-    builder.buildah(
-        "bud", "--layers", "--pull-never" if base == LOCAL_BASE else "--pull", "--build-arg", f"BASE={base}", *volumes, *files,
-        "--tag", name, str(ROOT),
-    )  # fmt: skip
+    source = ("--pull-never" if base == LOCAL_BASE else "--pull", "--build-arg", f"BASE={base}")
+    builder.buildah("bud", "--layers", *source, *volumes, *files, "--tag", name, str(ROOT))
     return name
 
 

@@ -1,0 +1,1 @@
+"""`ambit install`, `upgrade`, `uninstall` and `check`: Ambit on a Kubernetes cluster."""

@@ -1,0 +1,129 @@
+"""What a cluster says of itself: the facts that `verdict` judges, and how far an installation has come."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cli.home import NoAnswer
+from cli.install.verdict import ENFORCE, GATEWAY_API, PRIVILEGED, Facts
+from cli.kubernetes.access import Access, open_access
+from cli.kubernetes.parts import CONTROLLER, NODE_DAEMON, node_pods
+from cli.kubernetes.pods import output
+from controller.store.interface import NotFound, Object
+from controller.store.kubernetes.api import ApiServer
+from controller.store.kubernetes.connection import connect
+from controller.store.kubernetes.errors import AlreadyExists
+
+# In the agent's container, which has the node's view and the rights to ask the kernel.
+ASK_FEATURES = (
+    "python",
+    "-c",
+    "import json; from ebpf import features; print(json.dumps([[f.name, f.remedy] for f in features.missing()]))",
+)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A cluster and the namespace that Ambit is in, or will be."""
+
+    server: ApiServer
+    access: Access
+    namespace: str
+
+    @classmethod
+    def open(cls, kubeconfig: Path | None, context: str, namespace: str) -> Cluster:
+        """Raises CommandFailed, StoreError."""
+        access = open_access(kubeconfig, context)  # says better what is wrong with a kubeconfig
+        return cls(connect(kubeconfig, context), access, namespace)
+
+    def facts(self) -> Facts:
+        """Raises StoreError."""
+        return Facts(
+            version=self.server.get("/version")["gitVersion"],
+            nodes=self._items("/api/v1/nodes"),
+            workloads=[*self._items("/apis/apps/v1/daemonsets"), *self._items("/apis/apps/v1/deployments")],
+            resources=self._gateway_resources(),
+            labels=self._labels(),
+            namespace=self.namespace,
+            may_install=self._may_install(),
+            features=self._features(),
+        )
+
+    def daemon_set(self) -> Object | None:
+        return self._workload("daemonsets", NODE_DAEMON)
+
+    def deployment(self) -> Object | None:
+        return self._workload("deployments", CONTROLLER)
+
+    def pods(self) -> Sequence[Object]:
+        return self._items(f"/api/v1/namespaces/{self.namespace}/pods")
+
+    def make_namespace(self) -> None:
+        """With the level of pod security that the nodes' pods need. One that is there already stays as it is."""
+        metadata = {"name": self.namespace, "labels": {ENFORCE: PRIVILEGED}}
+        try:
+            self.server.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
+        except AlreadyExists:
+            pass
+
+    def last_words(self, app: str) -> str:
+        """Of the pod with this label that ended last and failed; "" when there is none."""
+        pods = [pod for pod in self.pods() if pod["metadata"].get("labels", {}).get("app") == app]
+        for pod in sorted(pods, key=lambda each: str(each["metadata"].get("creationTimestamp")), reverse=True):
+            for status in pod.get("status", {}).get("containerStatuses") or ():
+                message = status.get("state", {}).get("terminated", {}).get("message") or ""
+                if message.strip():
+                    return str(message.strip().splitlines()[-1])
+        return ""
+
+    # --- inside
+
+    def _items(self, path: str) -> Sequence[Object]:
+        items: Sequence[Object] = self.server.get(path)["items"]
+        return items
+
+    def _workload(self, kind: str, name: str) -> Object | None:
+        found: Object | None = self._maybe(f"/apis/apps/v1/namespaces/{self.namespace}/{kind}/{name}")
+        return found
+
+    def _maybe(self, path: str) -> Any:
+        try:
+            return self.server.get(path)
+        except NotFound:
+            return None
+
+    def _gateway_resources(self) -> frozenset[str]:
+        found = self._maybe(f"/apis/{GATEWAY_API}/v1") or {}
+        return frozenset(each["name"] for each in found.get("resources") or ())
+
+    def _labels(self) -> Mapping[str, str] | None:
+        found = self._maybe(f"/api/v1/namespaces/{self.namespace}")
+        return None if found is None else found["metadata"].get("labels") or {}
+
+    def _may_install(self) -> bool:
+        asked = {"group": "rbac.authorization.k8s.io", "resource": "clusterrolebindings", "verb": "create"}
+        review = {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": asked},
+        }
+        answer = self.server.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
+        return bool(answer["status"].get("allowed"))
+
+    def _features(self) -> Mapping[str, Sequence[tuple[str, str]]]:
+        """Of nodes where an agent runs; one that does not answer is judged by its versions."""
+        if self.daemon_set() is None:
+            return {}
+        pods = [pod for pod in self.pods() if pod["metadata"].get("labels", {}).get("app") == NODE_DAEMON]
+        found = {}
+        for node, pod in node_pods(pods).items():
+            try:
+                missing = json.loads(output(self.access, pod, "agent", ASK_FEATURES))
+            except (NoAnswer, ValueError):
+                continue
+            found[node] = [(name, remedy) for name, remedy in missing]
+        return found
