@@ -12,6 +12,7 @@ from mesh.runtime import logs
 
 AUTO = "auto"
 RUN = Path("/var/run/ambit")
+KEPT = Path("/var/lib/ambit/node")  # over a reboot too: pods start before this agent does
 STATE = Path("/var/lib/ambit/node")  # what must survive a reboot
 LONGEST_ADMISSION = 25.0  # seconds; the plugin waits 30 (deploy/cni), and the kubelet tries again after a refusal
 
