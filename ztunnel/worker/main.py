@@ -16,6 +16,7 @@ from ebpf.node import Capture as KernelCapture
 from ebpf.node import NotLoaded
 from mesh.runtime.lines import LineWriter
 from mesh.runtime.logs import configure, parse_levels
+from mesh.runtime.pages import forget_startup_code
 from ztunnel.channel import WorkerChannel
 from ztunnel.worker.context import Capture
 from ztunnel.worker.loop import IN
@@ -50,6 +51,7 @@ def serve(feed: socket.socket, capture: Capture, settings: Settings) -> None:
     _raise_descriptor_limit()
     worker = Worker(WorkerChannel(feed), capture, settings)
     _drain_on_signals(worker, settings)
+    forget_startup_code()
     try:
         worker.run()
     finally:
