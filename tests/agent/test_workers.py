@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import signal
+import socket
+import ssl
+from collections.abc import Iterator
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
 
+from ebpf.netns import in_netns
+from mesh.model import ports
 from mesh.model.policy import Action, Authorization, PolicyScope
 from mesh.model.update import MeshUpdate
 from tests.agent.apps import Client, echo_server
@@ -89,3 +96,51 @@ def test_policy_and_certificates_reach_both(node: Node, mesh: tuple[TestPod, Tes
     refused = [Client(node, web, store.ip4, PORT).new() for _ in range(20)]
     eventually(lambda: json.loads(node.get(15000, "/connections")[1]) == [], "the end of what stood, in both workers")
     assert "ok" not in refused
+
+
+@contextlib.contextmanager
+def alone(node: Node, worker: int) -> Iterator[None]:
+    """The other ones are stopped: it takes all connections."""
+    others = node.workers() - {worker}
+    try:
+        for pid in others:
+            os.kill(pid, signal.SIGSTOP)
+        yield
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGCONT)
+
+
+def shown(web: TestPod, store: TestPod) -> bytes:
+    """The certificate that pod store's ztunnel proves itself with, as a stranger sees it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.set_alpn_protocols(["h2"])
+    with web.netns.open() as netns:
+        plain = in_netns(netns.fileno(), socket.socket)
+    plain.settimeout(10)
+    plain.connect((store.ip4, ports.HBONE))
+    with context.wrap_socket(plain) as secured:
+        certificate = secured.getpeercert(True)
+    assert certificate
+    return certificate
+
+
+def test_a_renewed_certificate_reaches_both_and_cuts_nothing(node: Node) -> None:
+    web, store = node.pod("web"), node.pod("store")
+    node.control.lifetime = timedelta(seconds=6)  # renewed after three
+    node.control.publish(MeshUpdate(workloads=(web.workload(), store.workload())))
+    echo_server(node, store, PORT)
+    node.start(ZTUNNEL_WORKERS="2")
+    node.agent.start_with(web, store)
+    node.enrol(web, store)
+    eventually(node.ready, "readiness")
+    clients = spread(node, web, store)
+    first = shown(web, store)
+    for worker in node.workers():
+        with alone(node, worker):
+            eventually(lambda: shown(web, store) != first, f"worker {worker}'s new certificate")
+    issued = len(node.control.issued)
+    eventually(lambda: len(node.control.issued) >= issued + 4, "two more for each pod")  # the first ones have expired
+    assert [client.again() for client in clients] == ["ok"] * len(clients)
+    assert Client(node, web, store.ip4, PORT).new() == "ok"
