@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from deploy.cni.install import Installer
 from tests.cni.plugin import Plugin
 
 SOURCES = Path(__file__).parents[2] / "deploy" / "cni"
@@ -36,3 +37,12 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def plugin(binary: Path, tmp_path: Path) -> Plugin:
     return Plugin(binary, tmp_path / "cni.sock", tmp_path / "enrolled-namespaces")
+
+
+@pytest.fixture
+def installer(tmp_path: Path) -> Installer:
+    conf_dir, bin_dir, binary = tmp_path / "net.d", tmp_path / "bin", tmp_path / "built"
+    conf_dir.mkdir()
+    bin_dir.mkdir()
+    binary.write_bytes(b"\x7fELF one")
+    return Installer(conf_dir, bin_dir, binary=binary)

@@ -212,7 +212,7 @@ def test_input_of_any_size_is_refused(plugin: Plugin) -> None:
 )
 def test_environment_refused(plugin: Plugin, environment: dict[str, str]) -> None:
     with agent(plugin.socket, ALLOWS) as requests:
-        assert plugin.call(**{"command": "ADD", **environment}).error["code"] == 4  # type: ignore[arg-type]
+        assert plugin.call(**{"command": "ADD", **environment}).error["code"] == 4
     assert requests == []
 
 
