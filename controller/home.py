@@ -20,7 +20,7 @@ from controller.authority.issuer import Issuer, load_or_create, obtain
 from controller.authority.tokens import KEY_FILE, TokenAuthenticator
 from controller.settings import Cluster, Settings
 from controller.store.directory import DirectoryStore
-from controller.store.interface import Store
+from controller.store.interface import Store, StoreError
 from mesh.runtime.backoff import Backoff
 
 log = logging.getLogger("home")
@@ -69,7 +69,6 @@ async def _in_cluster(cluster: Cluster, settings: Settings) -> Home:
     from controller.authority.token_review import TokenReviewAuthenticator
     from controller.election import Election
     from controller.store.kubernetes import KubernetesStore
-    from controller.store.kubernetes.errors import Unreachable
 
     store = KubernetesStore.connect(cluster.kubeconfig, cluster.context)
     server, namespace = store.server, cluster.namespace
@@ -80,7 +79,7 @@ async def _in_cluster(cluster: Cluster, settings: Settings) -> Home:
         secret.publish_roots(server, namespace, found.roots)
         return found
 
-    issuer = await _patiently(lambda: server.call(obtain_issuer), Unreachable)
+    issuer = await _patiently(lambda: server.call(obtain_issuer))
 
     async def mend_roots() -> None:
         while True:
@@ -100,14 +99,16 @@ async def _in_cluster(cluster: Cluster, settings: Settings) -> Home:
     return Home(store, issuer, authenticator, names, lead)
 
 
-async def _patiently(work: Callable[[], Awaitable[Issuer]], away: type[Exception]) -> Issuer:
-    """An API server that is away while we start is waited for: starting again would only take longer."""
-    backoff = Backoff(0.2, 5.0)
+async def _patiently(work: Callable[[], Awaitable[Issuer]]) -> Issuer:
+    """An API server that is away is waited for, and so are our rights: one that has just started knows of none."""
+    backoff, said = Backoff(0.2, 5.0), ""
     while True:
         try:
             return await work()
-        except away as error:
-            log.warning("%s; waiting for it", error)
+        except StoreError as error:
+            if str(error) != said:
+                said = str(error)
+                log.warning("%s; it is tried again until it works", said)
         await asyncio.sleep(backoff.after_failure(random.random()))
 
 

@@ -21,6 +21,14 @@ from mesh.runtime.readiness import Readiness
 
 async def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Raises StoreError, AuthorityError, ListenError, AdminError when it cannot begin."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    await _first(_controller(settings), _wait(stopped))
+
+
+async def _controller(settings: Settings) -> None:
+    """Until cancelled."""
     home = await open_home(settings)
     publisher, writer = Publisher(), StatusWriter(home.store)
     follower = Follower(home.store, settings.mesh, publisher.update, writer.look)
@@ -40,29 +48,28 @@ async def run(settings: Settings) -> None:
         address = await server.start()
         readiness.met("listening")
         print(f"controller: ready, serving ztunnels on {address}", flush=True)
+        await asyncio.Event().wait()
 
     try:
         await admin.start()
-        await _until_stopped(follower.run(), home.lead(writer.run), serve_ztunnels())
+        await _first(follower.run(), home.lead(writer.run), serve_ztunnels())
     finally:
         await server.stop()
         await admin.stop()
 
 
-async def _until_stopped(*parts: Coroutine[Any, Any, None]) -> None:
-    """Raises what ends a part early."""
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+async def _first(*parts: Coroutine[Any, Any, None]) -> None:
+    """Runs all until one of them ends, and raises what ended it."""
     tasks = [asyncio.create_task(part) for part in parts]
-    ended = asyncio.create_task(stopped.wait())
     try:
-        waiting = {ended, *tasks}
-        while not ended.done():
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
-        for task in (ended, *tasks):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(ended, *tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)

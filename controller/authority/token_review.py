@@ -11,7 +11,7 @@ import base64
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,8 +51,10 @@ class _Judgement:
 class TokenReviewAuthenticator:
     """Accepts tokens of pods of the service account `ambit-node` in `namespace`. Tokens are kept only as hashes."""
 
-    def __init__(self, server: ApiServer, namespace: str, account: str = ACCOUNT) -> None:
-        self._server = server
+    def __init__(
+        self, server: ApiServer, namespace: str, account: str = ACCOUNT, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._server, self._clock = server, clock
         self._namespace = namespace
         self._subject = f"system:serviceaccount:{namespace}:{account}"
         self._judgements: OrderedDict[bytes, _Judgement] = OrderedDict()
@@ -61,11 +63,11 @@ class TokenReviewAuthenticator:
 
     async def authenticate(self, token: str) -> NodeIdentity:
         """Raises Unauthenticated; Undecided when the API server cannot be asked."""
-        if not token or len(token) > MAX_TOKEN_BYTES:
+        if not token or len(token) > MAX_TOKEN_BYTES or not (token.isascii() and token.isprintable()):
             raise Unauthenticated("the token is not accepted: it is malformed")
-        digest = hashlib.sha256(token.encode(errors="replace")).digest()
+        digest = hashlib.sha256(token.encode()).digest()
         judgement = self._judgements.get(digest)
-        if judgement is None or judgement.until <= time.monotonic():
+        if judgement is None or judgement.until <= self._clock():
             judgement = await self._reviewed(digest, token)
         if judgement.refusal:
             raise Unauthenticated(f"the token is not accepted: {judgement.refusal}")
@@ -93,7 +95,7 @@ class TokenReviewAuthenticator:
                     raise
                 node, refusal = "", str(error)
         held = REFUSED_SECONDS if refusal else min(ACCEPTED_SECONDS, _seconds_left(token, time.time()))
-        judgement = _Judgement(node, refusal, time.monotonic() + held)
+        judgement = _Judgement(node, refusal, self._clock() + held)
         self._judgements[digest] = judgement
         self._judgements.move_to_end(digest)
         while len(self._judgements) > MAX_REMEMBERED:

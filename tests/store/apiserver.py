@@ -58,6 +58,8 @@ class Server:
     def start(self) -> None:
         if self._etcd is None:
             self._etcd = self._run("etcd", ["etcd", *self._etcd_flags()])
+        if self._server is not None:
+            return
         program = _program()
         assert program is not None
         self._server = self._run("kube-apiserver", [*program, *self._flags()])
