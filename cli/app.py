@@ -28,9 +28,9 @@ ENTRIES: Mapping[str, Entry] = {
     "ztunnel-config": Entry("cli.ztunnel_config:app", _ZTUNNEL_CONFIG),
     "zc": Entry("cli.ztunnel_config:app", _ZTUNNEL_CONFIG, hidden=True),
     "ebpf": Entry("cli.ebpf:app", "The kernel's side: programs, maps, captured pods."),
-    "install": Entry("cli.install.commands:install", "Installs Ambit on a Kubernetes cluster."),
+    "install": Entry("cli.install.commands:install", "Installs Ambit on a cluster, and waits until it is ready."),
     "upgrade": Entry("cli.install.commands:upgrade", "Changes an installation, node after node."),
-    "uninstall": Entry("cli.install.commands:uninstall", "Takes a cluster out of the mesh, and removes Ambit from it."),
+    "uninstall": Entry("cli.install.commands:uninstall", "Takes the whole cluster out of the mesh, and removes Ambit."),
     "check": Entry("cli.install.commands:check", "Whether Ambit can work here, and what to do where it cannot."),
     "local": Entry("cli.local:app", "A whole mesh on this machine: namespaces as nodes and pods, no Kubernetes."),
 }

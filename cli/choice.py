@@ -22,7 +22,9 @@ from cli.main import ends_at_once
 
 SYSTEM_NAMESPACE = "ambit-system"
 
-_OPTIONS: Mapping[str, tuple[Any, Any]] = {
+Options = Mapping[str, tuple[Any, Any]]  # by parameter: its annotation, as Typer reads it, and its default
+
+HOME_OPTIONS: Options = {
     "context": (Annotated[str, typer.Option(help="The kubeconfig's context to use.")], ""),
     "kubeconfig": (Annotated[Path | None, typer.Option(help="The kubeconfig to use.")], None),
     "local": (Annotated[bool, typer.Option("--local", help="The mesh of ambit local.")], False),
@@ -40,24 +42,36 @@ class Named:
     system_namespace: str = SYSTEM_NAMESPACE
 
 
-def with_home(command: Callable[..., None]) -> Callable[..., None]:
-    """A command whose first parameter is the home: gets the options that say which one in its place."""
-    own = inspect.signature(command, eval_str=True)
-    place, *rest = own.parameters.values()
+def bundled(options: Options, build: Callable[..., Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Commands whose first parameter is what `build` makes of options: they get the options in its place."""
 
-    @functools.wraps(command)
-    def run(**given: Any) -> None:
-        named = Named(**{name: given.pop(name) for name in _OPTIONS})
-        command(**{place.name: choose(named)}, **given)
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = inspect.signature(command, eval_str=True)
+        first, *rest = own.parameters.values()
 
-    rest += [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-        for name, (annotation, default) in _OPTIONS.items()
-    ]
-    run.__signature__ = own.replace(parameters=rest)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in rest}
-    del run.__wrapped__  # Typer would look at its annotations
-    return run
+        @functools.wraps(command)
+        def run(**given: Any) -> None:
+            made = build(**{name: given.pop(name) for name in options})
+            command(**{first.name: made}, **given)
+
+        rest += [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
+            for name, (annotation, default) in options.items()
+        ]
+        run.__signature__ = own.replace(parameters=rest)  # type: ignore[attr-defined]
+        run.__annotations__ = {each.name: each.annotation for each in rest}
+        del run.__wrapped__  # Typer would look at its annotations
+        return run
+
+    return decorate
+
+
+def chosen_home(**given: Any) -> Home:
+    """From the values of HOME_OPTIONS. Raises CommandFailed, LocalError."""
+    return choose(Named(**given))
+
+
+with_home = bundled(HOME_OPTIONS, chosen_home)
 
 
 def choose(named: Named) -> Home:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.choice import with_home
+from cli.choice import HOME_OPTIONS, Options, bundled, chosen_home
 from cli.errors import WRONG, warn
 from cli.home import Home, NoAnswer, ask, ask_each, chosen_nodes
 from cli.output import Format, document, table
@@ -18,14 +18,38 @@ app = typer.Typer(
     no_args_is_help=True, help="What each ztunnel knows: workloads, services, policies, certificates, connections."
 )
 
-Node = Annotated[str, typer.Option("--node", help="Ask only this node's ztunnel.")]
-Output = Annotated[Format, typer.Option("--output", "-o", help="How to print it.")]
-InNamespace = Annotated[str, typer.Option("--namespace", "-n", help="Only what belongs to this namespace.")]
-AllNamespaces = Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces: so it is without -n.")]
-
 Entry = Mapping[str, Any]
 Entries = dict[str, list[Entry]]
 Row = tuple[Any, ...]
+
+_OPTIONS: Options = {
+    "node": (Annotated[str, typer.Option(help="Ask only this node's ztunnel.")], ""),
+    "namespace": (Annotated[str, typer.Option("--namespace", "-n", help="Only what belongs to this namespace.")], ""),
+    "all_namespaces": (
+        Annotated[bool, typer.Option("--all-namespaces", "-A", help="Of all namespaces: so it is without -n.")],
+        False,
+    ),
+    "output": (Annotated[Format, typer.Option("--output", "-o", help="How to print it.")], Format.TABLE),
+    **HOME_OPTIONS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """Where to look, and how to show what is found."""
+
+    home: Home
+    node: str
+    namespace: str  # "": all
+    output: Format
+
+
+def _look(node: str, namespace: str, all_namespaces: bool, output: Format, **where: Any) -> Look:
+    """As with kubectl, -A wins over -n."""
+    return Look(chosen_home(**where), node, "" if all_namespaces else namespace, output)
+
+
+_looking = bundled(_OPTIONS, _look)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +60,8 @@ class Dumps:
     silent: Sequence[str]
 
 
-def _dumps(home: Home, path: str, node: str) -> Dumps:
-    answers = ask_each(chosen_nodes(home, node), lambda each: ask(home, each, path))
+def _dumps(look: Look, path: str) -> Dumps:
+    answers = ask_each(chosen_nodes(look.home, look.node), lambda each: ask(look.home, each, path))
     said = {name: answer for name, answer in answers.items() if not isinstance(answer, NoAnswer)}
     silent = [str(answer) for answer in answers.values() if isinstance(answer, NoAnswer)]
     return Dumps(said, list(dict.fromkeys(silent)))
@@ -67,31 +91,20 @@ def _within(entries: Entries, namespace: str, namespace_of: Callable[[Entry], st
     return {node: [each for each in listed if namespace_of(each) == namespace] for node, listed in entries.items()}
 
 
-def _scope(namespace: str, all_namespaces: bool) -> str:
-    """As with kubectl -A wins over -n."""
-    return "" if all_namespaces else namespace
-
-
 def _waypoint(entry: Entry) -> str:
     waypoint = entry.get("waypoint")
     return str(waypoint.get("destination", "")) if isinstance(waypoint, Mapping) else str(waypoint or "None")
 
 
 @app.command()
-@with_home
-def workload(
-    home: Home,
-    node: Node = "",
-    namespace: InNamespace = "",
-    all_namespaces: AllNamespaces = False,
-    output: Output = Format.TABLE,
-) -> None:
+@_looking
+def workload(look: Look) -> None:
     """Workloads: where they are, and whether they are reached by HBONE or plain TCP."""
-    dumps = _dumps(home, "/config_dump", node)
+    dumps = _dumps(look, "/config_dump")
     _show(
         dumps,
-        _part(dumps, "workloads", _scope(namespace, all_namespaces)),
-        output,
+        _part(dumps, "workloads", look.namespace),
+        look.output,
         ("NAMESPACE", "POD NAME", "ADDRESS", "NODE", "WAYPOINT", "PROTOCOL", "STATUS"),
         lambda entry: (
             entry["namespace"],
@@ -106,20 +119,14 @@ def workload(
 
 
 @app.command()
-@with_home
-def service(
-    home: Home,
-    node: Node = "",
-    namespace: InNamespace = "",
-    all_namespaces: AllNamespaces = False,
-    output: Output = Format.TABLE,
-) -> None:
+@_looking
+def service(look: Look) -> None:
     """Services: their addresses and how many of their endpoints are healthy."""
-    dumps = _dumps(home, "/config_dump", node)
+    dumps = _dumps(look, "/config_dump")
     _show(
         dumps,
-        _part(dumps, "services", _scope(namespace, all_namespaces)),
-        output,
+        _part(dumps, "services", look.namespace),
+        look.output,
         ("NAMESPACE", "SERVICE NAME", "SERVICE VIP", "WAYPOINT", "ENDPOINTS"),
         lambda entry: (
             entry["namespace"],
@@ -137,43 +144,31 @@ def _healthy(service: Entry) -> str:
 
 
 @app.command()
-@with_home
-def policy(
-    home: Home,
-    node: Node = "",
-    namespace: InNamespace = "",
-    all_namespaces: AllNamespaces = False,
-    output: Output = Format.TABLE,
-) -> None:
+@_looking
+def policy(look: Look) -> None:
     """Authorization policies that ztunnel enforces."""
-    dumps = _dumps(home, "/config_dump", node)
+    dumps = _dumps(look, "/config_dump")
     _show(
         dumps,
-        _part(dumps, "policies", _scope(namespace, all_namespaces)),
-        output,
+        _part(dumps, "policies", look.namespace),
+        look.output,
         ("NAMESPACE", "POLICY NAME", "ACTION", "SCOPE"),
         lambda entry: (entry["namespace"], entry["name"], entry["action"], entry["scope"]),
     )
 
 
 @app.command()
-@with_home
-def certificate(
-    home: Home,
-    node: Node = "",
-    namespace: InNamespace = "",
-    all_namespaces: AllNamespaces = False,
-    output: Output = Format.TABLE,
-) -> None:
+@_looking
+def certificate(look: Look) -> None:
     """Certificates: one per service account that runs on the node."""
-    dumps = _dumps(home, "/config_dump", node)
+    dumps = _dumps(look, "/config_dump")
     entries: Entries = {
         name: [{"node": name, **entry} for entry in dump.get("certificates", [])] for name, dump in dumps.said.items()
     }
     _show(
         dumps,
-        _within(entries, _scope(namespace, all_namespaces), lambda entry: _namespace_of_identity(entry["identity"])),
-        output,
+        _within(entries, look.namespace, lambda entry: _namespace_of_identity(entry["identity"])),
+        look.output,
         ("NODE", "CERTIFICATE NAME", "STATUS", "SERIAL NUMBER", "NOT AFTER", "NOT BEFORE"),
         lambda entry: (entry["node"], entry["identity"], entry["state"], *_validity(entry)),
     )
@@ -189,21 +184,15 @@ def _validity(entry: Entry) -> Row:
 
 
 @app.command()
-@with_home
-def connections(
-    home: Home,
-    node: Node = "",
-    namespace: InNamespace = "",
-    all_namespaces: AllNamespaces = False,
-    output: Output = Format.TABLE,
-) -> None:
+@_looking
+def connections(look: Look) -> None:
     """Connections that stand now, with the identities that both sides proved."""
-    dumps = _dumps(home, "/connections", node)
+    dumps = _dumps(look, "/connections")
     entries: Entries = {name: [{"node": name, **entry} for entry in dump] for name, dump in dumps.said.items()}
     _show(
         dumps,
-        _within(entries, _scope(namespace, all_namespaces), lambda entry: _namespace_of_workload(entry["workload"])),
-        output,
+        _within(entries, look.namespace, lambda entry: _namespace_of_workload(entry["workload"])),
+        look.output,
         ("NODE", "DIRECTION", "PROTOCOL", "SOURCE", "DESTINATION", "SOURCE IDENTITY", "DESTINATION IDENTITY"),
         lambda entry: (
             entry["node"],

@@ -17,7 +17,8 @@ from tests.cli.api_server import kubeconfig, serving
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_the_table_says_what_the_command_says(name: str) -> None:
-    assert str(load(name).help).partition("\n")[0] == ENTRIES[name].help
+    """The table may say less, never something else."""
+    assert str(load(name).help).startswith(ENTRIES[name].help.rstrip("."))
 
 
 def test_help_lists_the_commands_and_loads_none(tmp_path: Path) -> None:
