@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop import envoy
-from tests.worker.node import Node, echo, in_background, read_all, reset, serving
+from tests.worker.node import Node, echo, in_background, read_all, read_exactly, reset, serving
 
 pytestmark = pytest.mark.root
 
@@ -89,6 +89,79 @@ def test_a_hundred_streams_at_once(node: Node, dial: Dial) -> None:
     assert [app.recv(100) for app in apps] == [b"%03d" % number for number in range(100)]
     for app in apps:
         app.close()
+
+
+# --- the benchmark's cases
+
+
+@pytest.mark.parametrize("size", [128, 1024])
+def test_thirty_two_connections_of_round_trips(node: Node, dial: Dial, size: int) -> None:
+    serving(node.b.listen(APP), echo)
+    apps = [dial() for _ in range(32)]
+    for turn in range(50):
+        words = [bytes((turn, number)) * (size // 2) for number in range(32)]
+        for app, word in zip(apps, words, strict=True):
+            app.sendall(word)
+        assert [read_exactly(app, size) for app in apps] == words
+    for app in apps:
+        app.close()
+
+
+def test_a_connection_for_each_request(node: Node, dial: Dial) -> None:
+    serving(node.b.listen(APP), echo)
+
+    def requests(number: int) -> None:
+        for turn in range(100):
+            word = bytes((number, turn)) * 64
+            with dial() as app:
+                app.sendall(word)
+                done.append(read_exactly(app, len(word)) == word)
+
+    done: list[bool] = []
+    threads = [in_background(lambda number=number: requests(number)) for number in range(4)]  # type: ignore[misc]
+    for thread in threads:
+        thread.join()
+    assert done == [True] * 400
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("streams", [1, 16])
+def test_bulk(node: Node, dial: Dial, direction: str, streams: int) -> None:
+    data = os.urandom(1 << 20) * (SIZE // streams >> 20)
+    expected = hashlib.sha256(data).digest()
+    if direction == "up":
+        serving(node.b.listen(APP), lambda sock: sock.sendall(hashlib.sha256(read_all(sock)).digest()))
+    else:  # and waits for the client's end: see above
+        serving(node.b.listen(APP), lambda sock: (sock.recv(1), sock.sendall(data), sock.recv(1)))  # type: ignore[arg-type,func-returns-value]
+
+    def transfer() -> None:
+        with dial() as app:
+            app.sendall(data if direction == "up" else b"x")
+            if direction == "up":
+                app.shutdown(socket.SHUT_WR)
+                digests.append(read_all(app))
+            else:
+                digests.append(hashlib.sha256(read_exactly(app, len(data))).digest())
+
+    digests: list[bytes] = []
+    threads = [in_background(transfer) for _ in range(streams)]
+    for thread in threads:
+        thread.join()
+    assert digests == [expected] * streams
+
+
+def test_five_hundred_idle_connections(node: Node, dial: Dial) -> None:
+    """More than one tunnel takes; all of them still carry a byte after the others were opened."""
+    serving(node.b.listen(APP), echo)
+    apps = [dial() for _ in range(500)]
+    for app in (*apps, *apps):
+        app.sendall(b"x")
+        assert app.recv(1) == b"x"
+    for app in apps:
+        app.close()
+
+
+# --- resets
 
 
 def test_a_reset_by_the_server_ends_the_client(node: Node, dial: Dial) -> None:
