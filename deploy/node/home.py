@@ -90,6 +90,8 @@ class Home:
                 log.info("node %s is ready", self._settings.node)
         finally:
             await server.stop()
+            if self._withdrawn:
+                remove_sockets(self._settings)
 
     async def _follow(self) -> None:
         changed = self._mirror.listen()
@@ -116,12 +118,21 @@ class Home:
         self._withdrawn = True
         self._file.remove()
         self._readiness.wait_for("withdrawn", "the node has been taken out of the mesh")
+        done = True
         try:
             async with asyncio.timeout(LONGEST_WITHDRAWAL):
                 await self._agent.withdraw_all()
-        except TimeoutError as error:
-            raise Refused(f"not all pods have left the mesh within {LONGEST_WITHDRAWAL:g} s") from error
-        log.info("%s", await asyncio.to_thread(unload, self._settings.pins))
+        except TimeoutError:
+            done = False
+        log.info("%s", unload(self._settings.pins))
+        if not done:
+            late = f"not all pods could be told within {LONGEST_WITHDRAWAL:g} s that they have left the mesh"
+            raise Refused(f"the capture has ended, but {late}: is the API server away?")
+
+
+def remove_sockets(settings: Settings) -> None:
+    for path in (settings.cni_socket, settings.zds_socket):
+        path.unlink(missing_ok=True)
 
 
 def unload(pins: Path) -> str:

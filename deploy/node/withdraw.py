@@ -13,7 +13,7 @@ from controller.store.interface import Store
 from deploy.node.admission import VERSION, Refused
 from deploy.node.annotation import NOTHING, annotate, annotated
 from deploy.node.enrolled_file import EnrolledFile
-from deploy.node.home import LONGEST_WITHDRAWAL, unload
+from deploy.node.home import LONGEST_WITHDRAWAL, remove_sockets, unload
 from deploy.node.settings import Settings
 
 log = logging.getLogger("withdraw")
@@ -27,12 +27,16 @@ async def withdraw(settings: Settings, store: Callable[[Settings], Store]) -> No
         log.info("the node agent has taken all pods out of the mesh")
         return
     EnrolledFile(settings.enrolled_namespaces).remove()
-    log.info("%s", unload(settings.pins))
-    objects = store(settings)
-    for pod in annotated(await objects.list(kinds.POD), settings.node):
-        await annotate(objects, pod, NOTHING)
-    for path in (settings.cni_socket, settings.zds_socket):
-        path.unlink(missing_ok=True)
+    try:
+        await _tell(settings.node, store(settings))  # first, so that nobody opens tunnels to pods that take none
+    finally:
+        log.info("%s", unload(settings.pins))
+        remove_sockets(settings)
+
+
+async def _tell(node: str, store: Store) -> None:
+    for pod in annotated(await store.list(kinds.POD), node):
+        await annotate(store, pod, NOTHING)
 
 
 async def _ask(settings: Settings) -> bool:
