@@ -8,6 +8,7 @@ spec:
   automountServiceAccountToken: false
   {{- include "ambit.pullSecrets" . | nindent 2 }}
   restartPolicy: Never
+  securityContext: {seccompProfile: {type: RuntimeDefault}}
   hostNetwork: true
   hostPID: true
   dnsPolicy: ClusterFirstWithHostNet
@@ -27,7 +28,7 @@ terminationMessagePolicy: FallbackToLogsOnError
 securityContext:
   {{- include "ambit.securityContext" . | nindent 2 }}
   appArmorProfile: {type: Unconfined}
-  capabilities: {drop: [ALL], add: [BPF, NET_ADMIN, SYS_ADMIN, SYS_PTRACE]}
+  capabilities: {drop: [ALL], add: [SYS_ADMIN, SYS_PTRACE]}
 volumeMounts:
   {{- include "ambit.agentMounts" . | nindent 2 }}
 {{- end -}}
