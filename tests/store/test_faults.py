@@ -14,6 +14,7 @@ import pytest
 from controller.store.interface import Change, Event, Key
 from controller.store.kinds import NODE, POD
 from controller.store.kubernetes import KubernetesStore, handover, reading
+from controller.store.kubernetes import api as requests
 from controller.store.kubernetes.api import ApiServer
 from controller.store.kubernetes.handover import HandOver
 from controller.store.kubernetes.health import Health
@@ -118,6 +119,17 @@ def test_a_watch_that_ends_is_resumed_where_it_was(end: Callable[..., Answer]) -
         assert sum("watch" not in query for query in server.asked) == 1
 
     scenario([BEFORE], [first, second], work)
+
+
+def test_a_watch_that_falls_silent_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server, or a way to it, that died without a word."""
+    monkeypatch.setattr(requests, "SILENCE_SECONDS", 0.1)
+
+    async def work(server: FaultyServer, hears: Any) -> None:
+        await hears(3)
+        await until(lambda: server.watched_from[:3] == ["10", "10", "10"])
+
+    scenario([BEFORE], [], work)
 
 
 def test_half_an_event_is_none() -> None:

@@ -17,7 +17,7 @@ import msgspec
 import urllib3
 from kubernetes.client import ApiClient
 
-from controller.store.kubernetes.errors import Unreachable, of_answer
+from controller.store.kubernetes.errors import Refused, Unreachable, of_answer
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"  # RFC 7386
@@ -152,29 +152,33 @@ class Stream:
             pass  # it has ended by itself
 
     def batches(self) -> Iterator[list[bytes]]:
-        """The whole lines that have arrived, together. Silence is an end. Raises Unreachable."""
+        """The whole lines that have arrived, together. Silence and a broken connection are ends as any other: whoever
+        wants more asks again. Raises Refused for a line that has no end."""
         rest = b""
+        while piece := self._read():
+            *lines, rest = (rest + piece).split(b"\n")
+            if len(rest) > _MAX_LINE:
+                raise Refused(f"{self._host}: a line of more than {_MAX_LINE} bytes")
+            if lines:
+                yield lines
+
+    def _read(self) -> bytes:
         try:
-            while piece := self._response.read1(_READ_BYTES):
-                *lines, rest = (rest + piece).split(b"\n")
-                if len(rest) > _MAX_LINE:
-                    raise Unreachable(f"{self._host}: a line of more than {_MAX_LINE} bytes")
-                if lines:
-                    yield lines
-        except urllib3.exceptions.ReadTimeoutError:
-            return
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:  # ValueError: read after shutdown
-            raise Unreachable(f"{self._host}: the connection broke: {_words(error)}") from error
+            return self._response.read1(_READ_BYTES)
+        except (urllib3.exceptions.HTTPError, OSError, ValueError):  # ValueError: after `shutdown`
+            return b""
 
 
 def _words(error: BaseException) -> str:
-    """The cause, without urllib3's objects in it."""
-    reason = getattr(error, "reason", None)
-    if isinstance(reason, BaseException):
-        return _words(reason)
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.ReadTimeoutError):
-        return "it takes too long"
-    cause = error.__cause__ or error.__context__
-    if isinstance(error, urllib3.exceptions.NewConnectionError) and isinstance(cause, OSError) and cause.strerror:
-        return cause.strerror
-    return (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+    """What is wrong, without urllib3's objects in it."""
+    cause = error.__cause__
+    match error:
+        case urllib3.exceptions.NewConnectionError() if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        case urllib3.exceptions.TimeoutError():
+            return "it takes too long"
+        case urllib3.exceptions.ProtocolError(args=(_, BaseException() as inner)):
+            return _words(inner)
+        case OSError(strerror=str(words)):
+            return words
+    return str(error) or type(error).__name__

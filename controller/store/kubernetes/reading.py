@@ -128,12 +128,12 @@ class Reader:
         """Until the server ends it; returns whether it brought anything. Raises StoreError."""
         something = False
         with self._open(version) as stream:
+            self._health.well(self._kind.plural)
             for lines in stream.batches():
                 self._take(lines)
                 if not something:
                     something = True
                     self._backoff.succeeded()
-                    self._health.well(self._kind.plural)
         return something
 
     @contextmanager
