@@ -50,7 +50,7 @@ class Change(Enum):
 class Event:
     change: Change
     key: Key | None = None  # None with SYNCED
-    object: Object | None = None  # the last known one with DELETED
+    object: Object | None = None  # with DELETED the last known one, or what is left of it: its identity
 
 
 class StoreError(Exception):
