@@ -13,7 +13,7 @@ import pytest
 from deploy.compile import hot_modules
 from ztunnel.compiled import COPY, PACKAGES, ROOT, STAMP, environment, fingerprint, usable
 
-WHERE = "import mesh.hbone.reader, ztunnel.worker.tunnel, ztunnel.worker.main as main\nprint(mesh.hbone.reader.__file__)"
+WHERE = "import mesh.hbone.reader, ztunnel.worker.main\nprint(mesh.hbone.reader.__file__)"
 
 
 @pytest.fixture
