@@ -220,12 +220,16 @@ def test_old_tls_is_refused(arena: Arena) -> None:
         context.wrap_socket(sock)
 
 
-def test_no_tickets_so_no_resumption_and_no_early_data(arena: Arena) -> None:
+def test_a_ticket_resumes_nothing(arena: Arena) -> None:
+    """Every connection proves who it is; without a session that is taken up again there is no early data either."""
     with arena.attack(MOST_MIB):
         attacker = Attacker.enter(arena, OPENING + ACK)
         assert attacker.lives()
-        assert attacker.sock.session is None or not attacker.sock.session.has_ticket
+        context, ticket = attacker.sock.context, attacker.sock.session
         attacker.close()
+        plain = arena.node.a.dial_plainly(arena.node.b.address(15008))
+        with context.wrap_socket(plain, session=ticket) as again:
+            assert not again.session_reused
 
 
 def test_garbage_behind_the_handshake_is_an_alert(arena: Arena) -> None:
