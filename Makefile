@@ -1,7 +1,7 @@
 # Ambit. `make demo` shows what it does, `make test` proves it; both set up a fresh Debian 12 machine by themselves.
 PYTHON := .venv/bin/python
 ARGS ?=
-COMPILED := tests/compiled tests/hbone tests/identity tests/policy tests/plan tests/worker  # run on build/compiled
+COMPILED := tests/hbone tests/identity tests/policy tests/plan tests/worker  # run on build/compiled
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-kernels lint types bench soak clean
