@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mesh.model.address import Ip, NetworkAddress
+from mesh.model.address import Ip
 from mesh.model.index import Blocks, Endpoints, Grouped, Ranked
 from mesh.model.policy import Authorization, PolicyScope, PolicySet
 from mesh.model.update import MeshUpdate
 from mesh.model.workload import (
     GatewayAddress,
+    NetworkAddress,
     NetworkMode,
     PolicyKey,
     Service,
@@ -33,6 +34,7 @@ class MeshState:
     """Not safe for several writers; a reader sees either all of an update or none of it when both share a thread."""
 
     def __init__(self, update: MeshUpdate | None = None) -> None:
+        self.generation = 0  # of updates: as long as it stays, so does every decision
         self._workloads: dict[WorkloadUid, Workload] = {}
         self._services: dict[ServiceKey, Service] = {}
         self._policies: dict[PolicyKey, Authorization] = {}
@@ -52,6 +54,7 @@ class MeshState:
 
     def apply(self, update: MeshUpdate) -> None:
         """Removals first, then upserts: what is named in both is there afterwards."""
+        self.generation += 1
         removed_workloads: Iterable[WorkloadUid] = update.removed_workloads
         removed_services: Iterable[ServiceKey] = update.removed_services
         removed_policies: Iterable[PolicyKey] = update.removed_policies

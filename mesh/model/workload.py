@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NewType
 
-from mesh.model.address import Ip, NetworkAddress
+from mesh.model.address import Ip, is_v6
 from mesh.model.identity import DEFAULT_TRUST_DOMAIN, SpiffeId
 
 WorkloadUid = NewType("WorkloadUid", str)  # "<cluster>//Pod/<namespace>/<name>"
@@ -57,6 +57,22 @@ class TunnelApplicationProtocol(IntEnum):
     PROXY = 1  # HAProxy's PROXY protocol, version 2
 
 
+class WaypointBinding(IntEnum):
+    """Which connections a workload's own waypoint takes. Istio's control planes never say; its ztunnels ignore it."""
+
+    NONE = 0  # as Istio: those to its addresses; nobody insists on it
+    WORKLOAD = 1  # those to its addresses
+    ALL = 2  # also those to services that are not bound themselves, once this workload is chosen as their endpoint
+
+
+class WaypointFailure(IntEnum):
+    """What holds for connections that do not pass the waypoint that they should pass."""
+
+    UNSPECIFIED = 0  # a service as in Istio: clients refuse to do without it, a destination takes what comes round it
+    CLOSED = 1  # refused by clients, and by the destination
+    OPEN = 2  # let through by both
+
+
 class Scope(IntEnum):
     """What two workloads may have in common, for locality load balancing."""
 
@@ -86,6 +102,20 @@ class PortMapping:
 
     service_port: int
     target_port: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkAddress:
+    """An address inside a named network (Istio's network; "" is the default one). A CIDR when `length` is given."""
+
+    network: str
+    ip: Ip
+    length: int | None = None
+
+    @property
+    def is_block(self) -> bool:
+        """Whether it stands for more than one address."""
+        return self.length is not None and self.length < (128 if is_v6(self.ip) else 32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +177,8 @@ class Workload:
     native_tunnel: bool = False
     hostname: str = ""
     waypoint: GatewayAddress | None = None
+    waypoint_binding: WaypointBinding = WaypointBinding.NONE
+    waypoint_failure: WaypointFailure = WaypointFailure.UNSPECIFIED
     network_gateway: GatewayAddress | None = None
     application_tunnel: ApplicationTunnel | None = None
     locality: Locality = Locality()
@@ -174,6 +206,7 @@ class Service:
     subject_alt_names: tuple[str, ...] = ()
     waypoint: GatewayAddress | None = None
     weighted_waypoints: tuple[WeightedGateway, ...] = ()
+    waypoint_failure: WaypointFailure = WaypointFailure.UNSPECIFIED
     load_balancing: LoadBalancing | None = None
     ip_families: IpFamilies = IpFamilies.AUTOMATIC
     canonical: bool = False

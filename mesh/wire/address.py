@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mesh.model.address import Cidr, Ip, NetworkAddress, from_packed, is_v6, packed
-from mesh.model.workload import GatewayAddress, ServiceKey
+from mesh.model.address import Cidr, Ip, from_packed, is_v6, packed
+from mesh.model.workload import GatewayAddress, NetworkAddress, ServiceKey
 from mesh.wire.errors import InvalidField, port
 from mesh.wire.generated import workload_pb2 as wire
 

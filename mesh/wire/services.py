@@ -5,6 +5,9 @@ from __future__ import annotations
 TYPE_PREFIX = "type.googleapis.com/"
 ADDRESS_TYPE = TYPE_PREFIX + "istio.workload.Address"
 AUTHORIZATION_TYPE = TYPE_PREFIX + "istio.security.Authorization"
+ROUTING_TYPE = (
+    TYPE_PREFIX + "ambit.waypoint.v1.Routing"
+)  # of our own: JSON of mesh.model.routing, see mesh.wire.routing
 
 DISCOVERY_SERVICE = "envoy.service.discovery.v3.AggregatedDiscoveryService"
 DELTA_METHOD = "DeltaAggregatedResources"

@@ -29,6 +29,8 @@ from mesh.model.workload import (
     TunnelApplicationProtocol,
     TunnelProtocol,
     Visibility,
+    WaypointBinding,
+    WaypointFailure,
     WeightedGateway,
     Workload,
     WorkloadStatus,
@@ -106,6 +108,8 @@ def encode_workload(value: Workload) -> wire.Workload:
         native_tunnel=value.native_tunnel,
         hostname=value.hostname,
         waypoint=encode_gateway(value.waypoint),
+        waypoint_binding=wire.WaypointBinding.Name(value.waypoint_binding),
+        waypoint_failure=wire.WaypointFailure.Name(value.waypoint_failure),
         network_gateway=encode_gateway(value.network_gateway),
         application_tunnel=_encode_tunnel(value.application_tunnel),
         locality=_encode_locality(value.locality),
@@ -139,6 +143,8 @@ def decode_workload(message: wire.Workload) -> Workload:
         native_tunnel=message.native_tunnel,
         hostname=message.hostname,
         waypoint=decode_gateway(message.waypoint, "waypoint") if message.HasField("waypoint") else None,
+        waypoint_binding=choice(WaypointBinding, message.waypoint_binding, "waypoint_binding"),
+        waypoint_failure=choice(WaypointFailure, message.waypoint_failure, "waypoint_failure"),
         network_gateway=(
             decode_gateway(message.network_gateway, "network_gateway") if message.HasField("network_gateway") else None
         ),
@@ -165,6 +171,7 @@ def encode_service(value: Service) -> wire.Service:
             wire.WeightedWaypoint(destination=encode_gateway(each.destination), weight=each.weight)
             for each in value.weighted_waypoints
         ],
+        waypoint_failure=wire.WaypointFailure.Name(value.waypoint_failure),
         load_balancing=_encode_load_balancing(value.load_balancing),
         ip_families=wire.IPFamilies.Name(value.ip_families),
         canonical=value.canonical,
@@ -187,6 +194,7 @@ def decode_service(message: wire.Service) -> Service:
             WeightedGateway(decode_gateway(each.destination, "weighted_waypoints"), each.weight)
             for each in message.weighted_waypoints
         ),
+        waypoint_failure=choice(WaypointFailure, message.waypoint_failure, "waypoint_failure"),
         load_balancing=_decode_load_balancing(message.load_balancing) if message.HasField("load_balancing") else None,
         ip_families=choice(IpFamilies, message.ip_families, "ip_families"),
         canonical=message.canonical,

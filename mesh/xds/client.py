@@ -40,9 +40,12 @@ class ClientSession:
     `rejected` holds the resources that are refused now, by name.
     """
 
-    def __init__(self, node: DeltaDiscoveryRequest.Node, held: MeshUpdate | None = None) -> None:
+    def __init__(
+        self, node: DeltaDiscoveryRequest.Node, held: MeshUpdate | None = None, types: tuple[str, ...] = TYPES
+    ) -> None:
         """`held` is what is known from an earlier life; the server is asked to bring it up to date."""
         self._node = node
+        self._types = types
         self._versions: dict[str, dict[str, str]] = {
             type_url: dict.fromkeys(names, _UNKNOWN_VERSION) for type_url, names in _names(held or MeshUpdate()).items()
         }
@@ -51,18 +54,18 @@ class ClientSession:
 
     @property
     def ready(self) -> bool:
-        return len(self._answered) == len(TYPES)
+        return len(self._answered) == len(self._types)
 
     def connect(self) -> list[DeltaDiscoveryRequest]:
         """The first requests of a new stream: everything of each type, less what is held in the same version."""
         return [
             DeltaDiscoveryRequest(node=self._node, type_url=url, initial_resource_versions=self._versions[url])
-            for url in TYPES
+            for url in self._types
         ]
 
     def received(self, response: DeltaDiscoveryResponse) -> Received:
         """A response to a type that nobody asked for changes nothing and is acknowledged."""
-        if response.type_url not in TYPES:
+        if response.type_url not in self._types:
             return Received(MeshUpdate(), _reply(response, ()))
         self._answered.add(response.type_url)
         good, rejected = self._take(response)

@@ -6,12 +6,13 @@ from collections.abc import Iterable, KeysView
 from dataclasses import dataclass
 from hashlib import blake2b
 
-from mesh.model.address import NetworkAddress
 from mesh.model.policy import Authorization
-from mesh.model.workload import NetworkMode, Service, Workload
+from mesh.model.routing import waypoint_group
+from mesh.model.workload import NetworkAddress, NetworkMode, Service, Workload
 from mesh.wire.authorization import encode_authorization
 from mesh.wire.generated import discovery_pb2 as wire
-from mesh.wire.services import ADDRESS_TYPE, AUTHORIZATION_TYPE
+from mesh.wire.routing import Routing, encode_routing
+from mesh.wire.services import ADDRESS_TYPE, AUTHORIZATION_TYPE, ROUTING_TYPE
 from mesh.wire.workload import encode_address
 
 _VERSION_BYTES = 8  # as Istio's xxhash64; a collision would only keep one client at an old version until the next one
@@ -47,6 +48,12 @@ def policy_resource(policy: Authorization) -> Resource:
     return _resource(AUTHORIZATION_TYPE, policy.key, encode_authorization(policy), [])
 
 
+def routing_resource(value: Routing, waypoints: Iterable[str]) -> Resource:
+    """`waypoints` are those that get it: each asks for its group."""
+    groups = tuple(waypoint_group(each) for each in waypoints)
+    return _resource(ROUTING_TYPE, value.key, encode_routing(value), [], groups)
+
+
 def alias(address: NetworkAddress) -> str:
     """ "network/ip" or "network/ip/length", by which a client may ask for an address."""
     suffix = "" if address.length is None else f"/{address.length}"
@@ -74,14 +81,14 @@ class Collection:
         self._by_group: dict[str, set[str]] = {}
 
     def apply(self, changed: Iterable[Resource], removed: Iterable[str]) -> set[str]:
-        """The names of what is now different: an unchanged version is no change."""
+        """The names of what is now different: an unchanged version for the same groups is no change."""
         different = set()
         for name in removed:
             if self._forget(name):
                 different.add(name)
         for resource in changed:
             held = self._resources.get(resource.name)
-            if held is not None and held.version == resource.version:
+            if held is not None and (held.version, held.groups) == (resource.version, resource.groups):
                 continue
             self._forget(resource.name)
             self._hold(resource)

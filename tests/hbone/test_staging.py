@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,11 +45,25 @@ def test_a_frame_and_its_head_fill_a_tls_record() -> None:
     staging = Staging(256 << 10, 1000)
     assert len(staging.reserve(1 << 20) or b"") == 16375, "nothing was sent so far: the buffer is small"
     staging.commit(1, 16375, False)
-    assert len(staging.reserve(1 << 20) or b"") == 15 * 16375
+    assert len(staging.reserve(1 << 20) or b"") == 16375, "a cell behind its data room"
+    staging.commit(1, 16375, False)
+    assert len(staging.reserve(1 << 20) or b"") == 14 * 16375
     staging.clear()
     assert len(staging.reserve(1 << 20) or b"") == 16 * 16375
     staging.commit(1, 16 * 16375, False)
     assert staging.size == 16 * 16384 == 256 << 10
+
+
+def test_a_burst_of_frames_does_not_take_the_room_of_a_transfer() -> None:
+    staging = Staging(256 << 10, 64 << 10)
+    small = sys.getsizeof(staging.staged().obj)
+    assert all(staging.put(bytes(300)) for _ in range(150))
+    assert sys.getsizeof(staging.staged().obj) < 3 * small
+    assert len(staging.reserve(1 << 20) or b"") == 16375, "and there is room to read into"
+    staging.clear()
+    staging.tidy()
+    staging.tidy()
+    assert sys.getsizeof(staging.staged().obj) == small
 
 
 def test_full_buffers_offer_nothing_until_they_are_sent() -> None:
@@ -108,9 +124,9 @@ def test_a_server_sends_nothing_before_its_response() -> None:
 
 def test_a_buffer_that_is_not_filled_any_more_becomes_small() -> None:
     staging = Staging(256 << 10, 1000)
-    for _ in range(2):
+    for _ in range(3):
         staging.reserve(1 << 20)
-        staging.commit(1, 100, False)
+        staging.commit(1, 16375, False)
     assert len(staging.reserve(1 << 20) or b"") > 16375
     staging.tidy()
     staging.tidy()

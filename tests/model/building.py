@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from mesh.model.address import NetworkAddress, SocketAddress, canonical
+from mesh.model.address import SocketAddress, canonical
 from mesh.model.state import MeshState
 from mesh.model.update import MeshUpdate
 from mesh.model.workload import (
     GatewayAddress,
+    NetworkAddress,
     PortMapping,
     Service,
     ServiceKey,

@@ -11,9 +11,10 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.model.address import Ip, NetworkAddress
+from mesh.model.address import Ip
 from mesh.model.workload import (
     GatewayAddress,
+    NetworkAddress,
     PortMapping,
     Service,
     ServiceKey,
@@ -146,6 +147,8 @@ def _set(path: str, value: object) -> Callable[[Message], None]:
         ("waypoint.hbone_mtls_port", _set("waypoint.hbone_mtls_port", 65536)),
         ("waypoint.address", _set("waypoint.address.address", b"123")),
         ("waypoint.hostname", _set("waypoint.hostname.namespace", "shop")),
+        ("waypoint_binding", _set("waypoint_binding", 9)),
+        ("waypoint_failure", _set("waypoint_failure", 9)),
         ("network_gateway", _set("network_gateway.hbone_mtls_port", 15008)),
         ("services", lambda message: message.services["no-slash"]),
         ("services[a/b]", lambda message: message.services["a/b"].ports.add(service_port=70000)),

@@ -6,13 +6,14 @@ from ipaddress import IPv4Address, IPv6Address
 
 from hypothesis import strategies as st
 
-from mesh.model.address import Cidr, Ip, NetworkAddress, canonical, is_v6
+from mesh.model.address import Cidr, Ip, canonical, is_v6
 from mesh.model.policy import Authorization, Clause, Match, MatchKind, Rule, ServiceAccountMatch, StringMatch
 from mesh.model.workload import (
     ApplicationTunnel,
     GatewayAddress,
     LoadBalancing,
     Locality,
+    NetworkAddress,
     PolicyKey,
     PortMapping,
     Scope,
@@ -78,6 +79,8 @@ workloads = st.builds(
     cluster_id=text.filter(bool),
     hostname=text,
     waypoint=st.none() | gateways,
+    waypoint_binding=...,
+    waypoint_failure=...,
     network_gateway=st.none() | gateways,
     locality=st.builds(Locality, text, text, text),
     capacity=uint32,
@@ -94,6 +97,7 @@ services = st.builds(
     subject_alt_names=st.lists(text, max_size=3).map(tuple),
     waypoint=st.none() | gateways,
     weighted_waypoints=st.lists(st.builds(WeightedGateway, gateways, uint32), max_size=2).map(tuple),
+    waypoint_failure=...,
     load_balancing=st.none()
     | st.builds(LoadBalancing, routing_preference=few(st.sampled_from(Scope)), mode=..., health_policy=...),
     ip_families=...,

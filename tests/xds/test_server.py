@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mesh.wire.generated.discovery_pb2 import DeltaDiscoveryRequest
@@ -237,3 +239,44 @@ def test_too_many_names_end_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     session = ServerSession(collections())
     with pytest.raises(SessionRefused, match="more than 2 resources"):
         session.requested(on_demand("a", "b", "c"))
+
+
+def test_a_policy_goes_once_no_workload_that_the_client_has_names_it() -> None:
+    """Otherwise its workloads would let nobody in meanwhile."""
+    published = collections()
+    policy = deny("secret")
+    put(published[AUTHORIZATION_TYPE], policy)
+    put(published[ADDRESS_TYPE], replace(POD, authorization_policies=(policy.key,)))
+    session = ServerSession(published)
+    for type_url in (AUTHORIZATION_TYPE, ADDRESS_TYPE):
+        session.requested(everything(type_url))
+        first = session.next_response()
+        assert first is not None
+        session.requested(ack(first))
+
+    session.changed(AUTHORIZATION_TYPE, published[AUTHORIZATION_TYPE].apply((), (policy.key,)))
+    session.changed(ADDRESS_TYPE, put(published[ADDRESS_TYPE], POD))
+    response = session.next_response()
+    assert response is not None
+    assert names(response) == {POD.uid}
+    assert session.next_response() is None, "before the client has confirmed it"
+    session.requested(ack(response))
+    removal = session.next_response()
+    assert removal is not None
+    assert list(removal.removed_resources) == [policy.key]
+
+
+def test_a_policy_that_nobody_names_goes_at_once() -> None:
+    published = collections()
+    policy = deny("secret")
+    put(published[AUTHORIZATION_TYPE], policy)
+    session = ServerSession(published)
+    for type_url in (AUTHORIZATION_TYPE, ADDRESS_TYPE):
+        session.requested(everything(type_url))
+        first = session.next_response()
+        assert first is not None
+        session.requested(ack(first))
+    session.changed(AUTHORIZATION_TYPE, published[AUTHORIZATION_TYPE].apply((), (policy.key,)))
+    removal = session.next_response()
+    assert removal is not None
+    assert list(removal.removed_resources) == [policy.key]

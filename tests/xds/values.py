@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mesh.model.address import Ip, NetworkAddress
+from mesh.model.address import Ip
 from mesh.model.policy import Action, Authorization, PolicyScope, Rule
-from mesh.model.workload import PortMapping, Service, ServiceKey, Workload, WorkloadUid
+from mesh.model.workload import NetworkAddress, PortMapping, Service, ServiceKey, Workload, WorkloadUid
 from mesh.wire.generated.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource
 from mesh.wire.services import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from mesh.xds.resources import Collection, address_resource, policy_resource

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mesh.model.address import Ip, SocketAddress, is_v6
@@ -18,7 +18,8 @@ from mesh.model.workload import (
     Workload,
     WorkloadUid,
 )
-from ztunnel.plan.plan import Chance
+
+Chance = Callable[[], float]  # a number in [0, 1), as random.random gives
 
 
 @dataclass(frozen=True, slots=True)

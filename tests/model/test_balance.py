@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.model.balance import nearest
 from mesh.model.index import Endpoints
 from mesh.model.workload import LoadBalancing, LoadBalancingMode, Locality, Scope
 from tests.model.building import pod
-from ztunnel.plan.balance import nearest
 
 PREFERENCE = (Scope.NETWORK, Scope.REGION, Scope.ZONE)
 ENDPOINTS = [

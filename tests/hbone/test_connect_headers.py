@@ -6,10 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mesh.model.address import SocketAddress, canonical
-from mesh.model.workload import Locality, WorkloadType
-from tests.model.building import at, pod
-from ztunnel.plan.headers import (
+from mesh.hbone.connect_headers import (
+    REFUSAL,
     Baggage,
     Forwarded,
     build_baggage,
@@ -17,9 +15,14 @@ from ztunnel.plan.headers import (
     build_traceparent,
     parse_baggage,
     parse_forwarded,
+    refusal,
+    refusal_headers,
     request_headers,
     response_headers,
 )
+from mesh.model.address import SocketAddress, canonical
+from mesh.model.workload import Locality, WorkloadType
+from tests.model.building import at, pod
 
 FULL = pod(
     "web-1",
@@ -108,7 +111,12 @@ def test_forwarded_is_written_and_read(client: str, service: str, expected: str)
         ('for="10.0.0.1:80", for="10.0.0.2:80"', Forwarded(at("10.0.0.1:80"))),
         ('for="[::ffff:10.0.0.1]:80"', Forwarded(at("10.0.0.1:80"))),
         (r'for="10.0.0.1\:80"', Forwarded(at("10.0.0.1:80"))),
-        ('for="10.0.0.1"', Forwarded()),
+        ('for="10.0.0.1"', Forwarded(SocketAddress(canonical("10.0.0.1"), 0))),
+        ('for="[fd00::1]"', Forwarded(SocketAddress(canonical("fd00::1"), 0))),
+        ("for=fd00", Forwarded()),
+        ('for="fd00::1"', Forwarded()),
+        ('for="[10.0.0.1]"', Forwarded()),
+        ('for="10.0.0.1:0"', Forwarded()),
         ('for="10.0.0.1:99999"', Forwarded()),
         ('for="10.0.0.1:80', Forwarded()),
         ("for=a;for=b", Forwarded()),
@@ -129,7 +137,7 @@ def test_any_forwarded_header_is_read(text: str) -> None:
     assert len(found.host) <= 253
 
 
-@given(st.ip_addresses(), st.integers(1, 65535))
+@given(st.ip_addresses(), st.integers(0, 65535))
 def test_any_client_comes_back(ip: object, port: int) -> None:
     client = SocketAddress(canonical(str(ip)), port)
     assert parse_forwarded(build_forwarded(client, "a.b")) == Forwarded(client, "a.b")
@@ -147,3 +155,27 @@ def test_request_and_response_headers() -> None:
     names = dict(request_headers(FULL, at("10.0.0.1:1"), "web", 1, 2))
     assert set(names) == {"baggage", "forwarded", "traceparent"}
     assert dict(response_headers(FULL)) == {"baggage": build_baggage(FULL)}
+
+
+# --- refusals
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("policy ns/p denies: rule 1", "policy ns/p denies: rule 1"),
+        ("two\r\nlines: injected", "two??lines: injected"),
+        ("Grüße", "Gr??e"),
+        ("x" * 600, "x" * 512),
+    ],
+)
+def test_a_refusal_is_told_in_visible_text(reason: str, told: str) -> None:
+    headers = dict(refusal_headers(reason))
+    assert headers == {REFUSAL: told}
+    assert refusal(headers) == told
+    assert refusal({REFUSAL: reason}) == told, "whatever a peer sends"
+
+
+def test_no_refusal_is_no_header() -> None:
+    assert refusal_headers("") == ()
+    assert refusal({}) == ""

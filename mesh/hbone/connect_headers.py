@@ -6,18 +6,22 @@ What comes from a peer is a claim: parsers bound what they read, never raise, an
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from urllib.parse import quote, unquote
 
-from mesh.model.address import SocketAddress
+from mesh.model.address import SocketAddress, canonical
 from mesh.model.workload import Workload, WorkloadType
 
 BAGGAGE = "baggage"
 FORWARDED = "forwarded"
 TRACEPARENT = "traceparent"
 FORWARDED_NETWORK = "x-forwarded-network"
+SOURCE_IDENTITY = "x-ambit-source-identity"  # whom a waypoint serves; believed of nobody but a workload's own waypoint
+REFUSAL = "x-ambit-refusal"  # why a CONNECT was not answered with 200, for the log of the other end
 
+_LONGEST_REFUSAL = 512
 _LONGEST = 8192  # bytes of a baggage header (W3C Baggage 3.3.2)
 _MOST_MEMBERS = 64  # likewise
 _LONGEST_VALUE = 256  # a label value in the mesh is at most 253 characters
@@ -44,6 +48,23 @@ def request_headers(
 
 def response_headers(destination: Workload) -> tuple[tuple[str, str], ...]:
     return ((BAGGAGE, build_baggage(destination)),)
+
+
+# --- refusals
+
+
+def refusal_headers(reason: str) -> tuple[tuple[str, str], ...]:
+    """Of a response that is not 200. A header holds visible ASCII (RFC 9110 section 5.5)."""
+    return ((REFUSAL, _visible(reason)),) if reason else ()
+
+
+def refusal(headers: Mapping[str, str]) -> str:
+    """What the peer says why it refuses; "" when it says nothing."""
+    return _visible(headers.get(REFUSAL, ""))
+
+
+def _visible(text: str) -> str:
+    return re.sub(r"[^ -~]", "?", text[:_LONGEST_REFUSAL]).strip()
 
 
 # --- baggage
@@ -135,8 +156,10 @@ class Forwarded:
 
 
 def build_forwarded(client: SocketAddress, service: str = "") -> str:
+    """A port that nobody knows, 0, is left out."""
+    node = str(client).removesuffix(":0")
     host = f";host={service}" if service else ""
-    return f'for="{client}"{host}'
+    return f'for="{node}"{host}'
 
 
 def parse_forwarded(text: str) -> Forwarded:
@@ -161,7 +184,12 @@ def _unescaped(quoted: str) -> str:
 
 
 def _socket_address(text: str) -> SocketAddress | None:
+    """Port 0 where there is none; an IPv6 address has brackets in any case (RFC 7239 section 6)."""
+    bracketed = text.startswith("[") and text.endswith("]")
+    host = text[1:-1] if bracketed else text
     try:
+        if bracketed == (":" in host):
+            return SocketAddress(canonical(host), 0)
         return SocketAddress.parse(text)
     except ValueError:
         return None
