@@ -20,25 +20,28 @@ class LineWriter:
 
     def __init__(self, descriptor: int, capacity: int = QUEUE_LINES) -> None:
         self._descriptor = descriptor
-        self._queue: queue.Queue[str | None] = queue.Queue(capacity)
+        self._capacity = capacity
+        # Not queue.Queue: its locks in Python cost more than the rest of a line. Threads may overshoot by a line each.
+        self._queue: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.dropped = 0
         self._reported = 0
         self._thread = threading.Thread(target=self._run, name="log", daemon=True)
         self._thread.start()
 
+    @property
+    def waiting(self) -> int:
+        return self._queue.qsize()
+
     def write(self, line: str) -> None:
         """`line` without its newline. Never blocks."""
-        try:
-            self._queue.put_nowait(line)
-        except queue.Full:
+        if self._queue.qsize() < self._capacity:
+            self._queue.put(line)
+        else:
             self.dropped += 1
 
     def close(self, timeout: float = 1.0) -> None:
         """What is queued leaves, unless nobody reads for `timeout` seconds."""
-        try:
-            self._queue.put(None, timeout=timeout)
-        except queue.Full:
-            return
+        self._queue.put(None)
         self._thread.join(timeout)
 
     def _run(self) -> None:

@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mesh.runtime.lines import LineWriter
@@ -27,7 +29,8 @@ def configure(writer: LineWriter, as_json: bool, levels: Mapping[str, str]) -> N
     """All loggers write to `writer`. `levels` maps targets to level names; "" is everything else."""
     _say_no_more_than_is_shown()
     root = logging.getLogger()
-    root.handlers[:] = [_Handler(writer, as_json)]
+    root.handlers[:] = [_Handler(writer, Style(as_json))]
+    _writers[:] = [writer]
     root.setLevel(LEVELS[levels.get("", "info")])
     for target, level in levels.items():
         if target:
@@ -52,21 +55,42 @@ def parse_levels(text: str) -> dict[str, str]:
     return levels
 
 
-def line(when: float, level: str, target: str, message: str, fields: Mapping[str, object], as_json: bool) -> str:
-    """One line. `when` is seconds since the epoch; fields that are None or empty are left out."""
-    time = datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-    shown = {name: value for name, value in fields.items() if value not in (None, "")}
-    if as_json:
-        return json.dumps({"level": level, "time": time, "scope": target, "message": message, **shown}, default=str)
-    pairs = " ".join(f"{name}={_quoted(value)}" for name, value in shown.items())
-    return "\t".join([time, level, target, _one_line(message), pairs]).rstrip("\t")
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How lines look: text, or JSON."""
+
+    as_json: bool = False
+
+    def pairs(self, fields: Mapping[str, object]) -> str:
+        """Part of a line. Fields that are None or empty are left out."""
+        shown = {name: value for name, value in fields.items() if value not in (None, "")}
+        if self.as_json:
+            return json.dumps(shown, default=str)[1:-1]
+        return " ".join([f"{name}={_quoted(value)}" for name, value in shown.items()])
+
+    def line(self, when: float, level: str, target: str, message: str, parts: Sequence[str]) -> str:
+        """One line. `when` is seconds since the epoch; `parts` are what `pairs` has made."""
+        stamp = datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        if self.as_json:
+            head = {"level": level, "time": stamp, "scope": target, "message": message}
+            return "{" + ", ".join([json.dumps(head)[1:-1], *filter(None, parts)]) + "}"
+        return "\t".join([stamp, level, target, _one_line(message), " ".join(filter(None, parts))]).rstrip("\t")
+
+    def write(self, logger: logging.Logger, level: int, message: str, parts: Sequence[str]) -> None:
+        """Without a LogRecord, whose making costs as much as the line: for lines that come by the thousand. The caller
+        has asked `logger.isEnabledFor(level)`; before `configure` there is nowhere to write to."""
+        if _writers:
+            _writers[0].write(self.line(time.time(), _NAMES[level], logger.name, message, parts))
+
+
+_writers: list[LineWriter] = []  # the one that `configure` was given last
 
 
 class _Handler(logging.Handler):
-    def __init__(self, writer: LineWriter, as_json: bool) -> None:
+    def __init__(self, writer: LineWriter, style: Style) -> None:
         super().__init__()
         self._writer = writer
-        self._as_json = as_json
+        self._style = style
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -74,8 +98,8 @@ class _Handler(logging.Handler):
             if record.exc_info:
                 message += "\n" + logging.Formatter().formatException(record.exc_info)
             level = _NAMES.get(record.levelno, record.levelname.lower())
-            fields = getattr(record, FIELDS, {})
-            self._writer.write(line(record.created, level, record.name, message, fields, self._as_json))
+            parts = [self._style.pairs(getattr(record, FIELDS, {}))]
+            self._writer.write(self._style.line(record.created, level, record.name, message, parts))
         except Exception:
             self.handleError(record)
 

@@ -40,3 +40,24 @@ def test_a_process_goes_on_and_is_smaller() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert int(ran.stdout) > 0
+
+
+def held_after_bursts(prepare: str) -> int:
+    """KiB that a process still has after 32 MiB of large buffers are gone, between which small objects have stayed."""
+    script = (
+        "from mesh.runtime.pages import give_large_buffers_back\n"
+        f"{prepare}\n"
+        "def rss(): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('RssAnon'))\n"
+        "del (largest := [bytearray(b'x') * (16 << 20)])[:]\n"
+        "before = rss()\n"
+        "pairs = [(bytearray(b'x') * (1 << 20), bytes(2000)) for _ in range(32)]\n"
+        "small = [few for _, few in pairs]\n"
+        "del pairs\n"
+        "print(rss() - before)"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return int(ran.stdout)
+
+
+def test_large_buffers_leave_no_holes_behind() -> None:
+    assert held_after_bursts("give_large_buffers_back()") < 4 << 10 < 24 << 10 < held_after_bursts("")

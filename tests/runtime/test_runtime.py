@@ -87,7 +87,8 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 def test_text_lines_have_istios_form() -> None:
     fields = {"src.addr": "10.0.0.1:80", "error": "", "bytes_sent": 3, "none": None, "q": 'a "b"'}
-    line = logs.line(WHEN, "info", "access", "connection complete", fields, as_json=False)
+    style = logs.Style()
+    line = style.line(WHEN, "info", "access", "connection complete", [style.pairs(fields)])
     assert line == (
         "2023-11-14T22:13:20.250000Z\tinfo\taccess\tconnection complete\t"
         'src.addr="10.0.0.1:80" bytes_sent=3 q="a \\"b\\""'
@@ -97,10 +98,12 @@ def test_text_lines_have_istios_form() -> None:
 @given(st.text(), st.text())
 def test_one_record_is_one_line(message: str, value: str) -> None:
     for as_json in (True, False):
-        line = logs.line(WHEN, "info", "t", message, {"field": value}, as_json)
+        style = logs.Style(as_json)
+        line = style.line(WHEN, "info", "t", message, [style.pairs({"field": value}), "", style.pairs({"n": 1})])
         assert "\n" not in line
         if as_json:
             assert json.loads(line)["message"] == message
+            assert json.loads(line)["n"] == 1
 
 
 def test_levels_by_target() -> None:
