@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ebpf.attachment import idle_hooks
 from ebpf.node import Capture, NotLoaded
 
 PINS = "AMBIT_BPF_PINS"
@@ -19,12 +20,14 @@ DEFAULT_PINS = "/sys/fs/bpf/ambit"
 
 
 def describe(pins: Path) -> dict[str, Any]:
-    """Captured pods each way (inbound by uid), exempt cgroups by id, entries per map. Raises NotLoaded, OSError."""
+    """Captured pods each way (inbound by uid), hooks that no program is attached to, exempt cgroups by id, entries per
+    map. Raises NotLoaded, OSError."""
     capture = Capture.open(pins)
     try:
         return {
             "pins": str(pins),
             "enrolled": len(capture.enrolled()),
+            "idleHooks": list(idle_hooks(pins)),
             "inbound": sorted(capture.attached_inbound()),
             "exemptCgroups": sorted(capture.exempted()),
             "maps": capture.counts(),

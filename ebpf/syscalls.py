@@ -16,7 +16,8 @@ from typing import NamedTuple
 NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361, "s390x": 351}
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = range(8)
-OBJ_GET_INFO, MAP_LOOKUP_AND_DELETE, MAP_LOOKUP_BATCH, LINK_CREATE, LINK_UPDATE, LINK_DETACH = 15, 21, 24, 28, 29, 34
+OBJ_GET_INFO, PROG_QUERY, MAP_LOOKUP_AND_DELETE, MAP_LOOKUP_BATCH = 15, 16, 21, 24
+LINK_CREATE, LINK_UPDATE, LINK_DETACH = 28, 29, 34
 
 BPFFS_MAGIC, CGROUP2_MAGIC = 0xCAFE4A11, 0x63677270
 
@@ -90,6 +91,14 @@ def link_update(link: int, program: int) -> None:
 
 def link_detach(link: int) -> None:
     call(LINK_DETACH, struct.pack("=I", link), "detach a program")
+
+
+def attached(target: int, attach_type: int) -> int:
+    """How many programs are attached in this place of a cgroup or network namespace itself, whoever did it."""
+    attributes = ctypes.create_string_buffer(struct.pack("=IIIIQII", target, attach_type, 0, 0, 0, 0, 0))
+    if libc.syscall(BPF, PROG_QUERY, attributes, len(attributes)) < 0:
+        raise failure("query attached programs")
+    return int(struct.unpack_from("=I", attributes.raw, 24)[0])
 
 
 def create_map(map_type: int, key_size: int, value_size: int, entries: int) -> int:

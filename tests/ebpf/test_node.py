@@ -11,6 +11,7 @@ import pytest
 
 from tests.ebpf.stage import V4, V6, Actor, Stage, listen, loader
 from tests.ebpf.test_inbound import FAMILIES, answering, app_on_8080, attach, call
+from tests.scenarios.home import until
 
 pytestmark = pytest.mark.root
 
@@ -92,7 +93,7 @@ def test_a_flow_is_noted_as_long_as_its_socket_lives(node: Stage) -> None:
     assert client.next() == "closed"
     server.passed()
     client.go()
-    assert node.capture.counts()["node_flows"] == 0
+    until(lambda: node.capture.counts()["node_flows"] == 0, "both ends are closed, and nothing is noted of the flow")
 
 
 def test_without_the_cgroup_of_the_node_nobody_passes(node: Stage) -> None:
