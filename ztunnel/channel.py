@@ -20,8 +20,9 @@ from ztunnel.feed import Closed, Connections, Opened, PodAdded, ToAgent, ToWorke
 from ztunnel.outbox import Outbox
 
 MAX_MESSAGE = 256 << 20  # the whole mesh in one message: xDS itself allows 200 MiB
-MAX_DESCRIPTORS = 16  # of one message: PodAdded has at most 9
+MAX_DESCRIPTORS = 16  # of one message: PodAdded has at most 9; also the most that wait for the rest of theirs
 MAX_BACKLOG = 4 << 20  # bytes of records that a worker keeps for an agent that does not read
+MAX_UNSENT = 64 << 20  # of anything: answers, too, end where the agent cannot but be broken
 RECEIVE_SIZE = 256 << 10
 HEADER = 4
 INT_SIZE = array("i").itemsize
@@ -75,6 +76,8 @@ class Decoder(Generic[M]):
         """What is complete now. The receiver owns the descriptors. Raises ChannelBroken."""
         self._buffer += data
         self._descriptors.extend(descriptors)
+        if len(self._descriptors) > MAX_DESCRIPTORS:
+            raise ChannelBroken(f"more than {MAX_DESCRIPTORS} descriptors came without their messages")
         start = 0
         try:
             while (end := self._frame_end(start)) is not None:
@@ -163,22 +166,24 @@ class _Channel(Generic[M]):
 
 
 class WorkerChannel(_Channel[ToWorker]):
-    """The worker's end. Records for an agent that does not read are dropped beyond MAX_BACKLOG, and counted."""
+    """The worker's end. Records for an agent that does not read are dropped beyond MAX_BACKLOG, and counted; the agent
+    notices by itself that an answer to a question is missing."""
 
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock, msgspec.msgpack.Decoder(ToWorker))
         self._frames: deque[bytearray] = deque()
-        self._backlog = 0
-        self.dropped = 0  # connection records
+        self.unsent = 0  # bytes of whole frames
+        self.dropped = 0  # records of connections that began or ended
 
     def send(self, message: ToAgent) -> None:
         """Queued; `flush` sends."""
-        if isinstance(message, Opened | Closed | Connections) and self._backlog > MAX_BACKLOG:
-            self.dropped += len(message.connections)
+        if isinstance(message, Opened | Closed | Connections) and self.unsent > MAX_BACKLOG:
+            if not isinstance(message, Connections):
+                self.dropped += len(message.connections)
             return
         frame = encode(message)
         self._frames.append(frame)
-        self._backlog += len(frame)
+        self.unsent += len(frame)
 
     def flush(self) -> bool:
         """Whether all has left; if not, call again when the socket is writable. Raises ChannelBroken."""
@@ -186,8 +191,10 @@ class WorkerChannel(_Channel[ToWorker]):
             if not self._frames:
                 return True
             frame = self._frames.popleft()
-            self._backlog -= len(frame)
+            self.unsent -= len(frame)
             self._partial = memoryview(frame)
+        if self.unsent > MAX_UNSENT:
+            raise ChannelBroken(f"{self.unsent} bytes wait for an agent that does not read")
         return False
 
 

@@ -14,7 +14,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPY = ROOT / "build" / "compiled"
 STAMP = "fingerprint"
 SWITCH = "AMBIT_COMPILED"  # in the agent's environment: 0 for workers that run from source
 PACKAGES = ("mesh", "ebpf", "ztunnel")
@@ -36,10 +35,17 @@ def fingerprint(root: Path = ROOT) -> str:
     return total.hexdigest()
 
 
+def copy_of(root: Path) -> Path:
+    return root / "build" / "compiled"
+
+
+COPY = copy_of(ROOT)
+
+
 def usable(root: Path = ROOT) -> bool:
     """Whether there is a compiled copy that was made from just these sources."""
     try:
-        return (root / "build" / "compiled" / STAMP).read_text() == fingerprint(root)
+        return (copy_of(root) / STAMP).read_text() == fingerprint(root)
     except OSError:
         return False
 
@@ -50,6 +56,6 @@ def environment(inherited: Mapping[str, str], root: Path = ROOT) -> tuple[dict[s
         return dict(inherited), f"from source: {SWITCH}=0"
     if not usable(root):
         return dict(inherited), "from source: there is no compiled copy of it (python -m deploy.compile makes one)"
-    path = [str(root / "build" / "compiled"), *filter(None, [inherited.get("PYTHONPATH")])]
+    path = [str(copy_of(root)), *filter(None, [inherited.get("PYTHONPATH")])]
     # Safe path: Python would look into the current directory first, which may well be the sources'.
     return {**inherited, "PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}, "compiled"

@@ -114,7 +114,13 @@ class PodFailed(Message, frozen=True):
     reason: str
 
 
-class Connection(Struct, frozen=True):
+class Misunderstood(Message, frozen=True):
+    """The worker's last words: what it was told is not of the format, so it cannot be led any more."""
+
+    reason: str
+
+
+class Connection(Struct, frozen=True, array_like=True):
     """One app connection, while it lives and (with `ended`) as its access log record. Bytes are the app's payload."""
 
     direction: str  # "outbound" | "inbound"
@@ -156,4 +162,4 @@ class Connections(Message, frozen=True):
 
 
 ToWorker = Mesh | Certificate | CertificateMissing | PodAdded | PodRemoved | Drain | DescribeConnections | Ping
-ToAgent = Ready | PodFailed | Opened | Closed | Connections
+ToAgent = Ready | PodFailed | Misunderstood | Opened | Closed | Connections

@@ -108,6 +108,7 @@ class ControlPlane:
         self.requests: list[DeltaDiscoveryRequest] = []
         self.metadata: dict[str, str] = {}
         self.collections = {ADDRESS_TYPE: Collection(), AUTHORIZATION_TYPE: Collection()}
+        self.groups: dict[str, str] = {}  # of a type, all that a client gets
         self._lock = threading.Lock()
         self._streams: list[queue.SimpleQueue[tuple[str, Any]]] = []
         self._server: grpc.Server | None = None
@@ -176,7 +177,7 @@ class ControlPlane:
         self.metadata = {key: str(value) for key, value in context.invocation_metadata()}
         events: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         threading.Thread(target=self._read, args=(requests, events), daemon=True).start()
-        session = ServerSession(self.collections)
+        session = ServerSession(self.collections, groups=self.groups)
         self._streams.append(events)
         try:
             while True:

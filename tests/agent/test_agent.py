@@ -18,10 +18,10 @@ from cryptography import x509
 
 from ebpf.netns import in_netns
 from mesh.model import ports
-from mesh.model.address import Ip, NetworkAddress
+from mesh.model.address import Ip
 from mesh.model.policy import Action, Authorization, Clause, Match, MatchKind, PolicyScope, Rule, StringMatch
 from mesh.model.update import MeshUpdate
-from mesh.model.workload import PortMapping, Service
+from mesh.model.workload import NetworkAddress, PortMapping, Service
 from mesh.wire.generated import workload_pb2, zds_pb2
 from mesh.wire.services import ADDRESS_TYPE
 from mesh.xds.resources import address_resource
@@ -185,6 +185,15 @@ def test_certificates_are_asked_for_as_istio_does_and_renewed_at_half_life(node:
     assert list(csr.subject) == []
     eventually(lambda: leaf(node)["serialNumber"] != first["serialNumber"], "renewal")
     assert leaf(node)["validFrom"] < first["expirationTime"]
+
+
+def test_a_pod_that_is_no_workload_yet_gets_its_certificate_before_it_joins(node: Node, web: TestPod) -> None:
+    """As long as the CNI plugin holds it, a pod has no address, and without one it is not in the mesh."""
+    held = node.pod("held")
+    node.start(TRUST_DOMAIN="other.example")
+    node.agent.start_with(web)
+    assert node.agent.add(held) == ""
+    assert node.certificates()["spiffe://other.example/ns/shop/sa/held"]["state"] == "Available"
 
 
 def test_an_old_certificate_is_kept_while_the_ca_refuses_but_not_past_its_end(node: Node, web: TestPod) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from mesh.model.identity import SpiffeId
 from mesh.model.state import MeshState
 from mesh.model.update import MeshUpdate
 from mesh.model.workload import Locality, Service, Workload, WorkloadUid
+from mesh.runtime.logs import Style
 from mesh.wire.generated import zds_pb2
 from ztunnel.agent import zds
+from ztunnel.agent.access_log import AccessLog
 from ztunnel.agent.mesh_feed import MeshFeed
 from ztunnel.agent.metrics import ConnectionMetrics
 from ztunnel.agent.process import ProcessId, Roster, identify
-from ztunnel.agent.telemetry import LABELS, ends, labels, log_fields
+from ztunnel.agent.telemetry import LABELS, NameBook, ends, labels
 from ztunnel.feed import Connection
 
 WEB = Workload(
@@ -101,9 +104,18 @@ def test_an_unknown_peer_is_called_so() -> None:
     assert shown["connection_security_policy"] == "unknown"
 
 
+STYLE = Style(as_json=True)
+BOOK = NameBook(STYLE.pairs)
+
+
+def logged(connection: Connection) -> dict[str, object]:
+    parts = AccessLog(STYLE).parts(connection, BOOK.of(connection, STATE))
+    found: dict[str, object] = json.loads(STYLE.line(0, "info", "access", "", parts))
+    return {name: value for name, value in found.items() if name not in ("level", "time", "scope", "message")}
+
+
 def test_the_access_log_has_istios_fields() -> None:
-    fields = {name: value for name, value in log_fields(OUTBOUND, ends(OUTBOUND, STATE)).items() if value != ""}
-    assert fields == {
+    assert logged(OUTBOUND) == {
         "src.addr": "10.0.0.1:40000",
         "src.workload": "web",
         "src.namespace": "shop",
@@ -126,7 +138,7 @@ def test_the_access_log_has_istios_fields() -> None:
 def test_the_access_log_of_what_was_refused_at_once_has_no_figures() -> None:
     """As Istio's has it for an early denial: a handshake that failed has no bytes, and no 0 ms."""
     refused = replace(OUTBOUND, opened=False, flags="TLS_FAILURE", error="no certificate", ended=OUTBOUND.started)
-    fields = log_fields(refused, ends(refused, STATE))
+    fields = logged(refused)
     assert fields["error"] == "no certificate"
     assert not {"duration", "bytes_sent", "bytes_recv"} & fields.keys()
 
@@ -137,13 +149,13 @@ def samples(metrics: ConnectionMetrics) -> dict[str, float]:
 
 def test_bytes_count_while_a_connection_lives_and_never_go_down() -> None:
     metrics = ConnectionMetrics()
-    metrics.opened(OUTBOUND, STATE)
-    metrics.live([OUTBOUND], STATE)
+    metrics.opened(BOOK.of(OUTBOUND, STATE))
+    metrics.live([(OUTBOUND, BOOK.of(OUTBOUND, STATE))])
     assert samples(metrics)["istio_tcp_received_bytes_total"] == 11
-    metrics.live([], STATE)  # it did not answer in time
+    metrics.live([])  # it did not answer in time
     assert samples(metrics)["istio_tcp_received_bytes_total"] == 11
-    metrics.closed(replace(OUTBOUND, sent=15), STATE)
-    metrics.live([], STATE)
+    metrics.closed(replace(OUTBOUND, sent=15), BOOK.of(OUTBOUND, STATE))
+    metrics.live([])
     shown = samples(metrics)
     assert shown["istio_tcp_received_bytes_total"] == 15
     assert shown["istio_tcp_sent_bytes_total"] == 22
@@ -152,16 +164,16 @@ def test_bytes_count_while_a_connection_lives_and_never_go_down() -> None:
 
 def test_a_connection_too_short_to_be_announced_counts_once() -> None:
     metrics = ConnectionMetrics()
-    metrics.closed(replace(OUTBOUND, announced=False), STATE)
+    metrics.closed(replace(OUTBOUND, announced=False), BOOK.of(OUTBOUND, STATE))
     shown = samples(metrics)
     assert shown["istio_tcp_connections_opened_total"] == shown["istio_tcp_connections_closed_total"] == 1
 
 
 def test_labels_follow_the_mesh() -> None:
     metrics, state = ConnectionMetrics(), MeshState(STATE.snapshot())
-    metrics.opened(OUTBOUND, state)
+    metrics.opened(BOOK.of(OUTBOUND, state))
     state.apply(MeshUpdate(workloads=(dataclasses.replace(WEB, canonical_name="renamed"),)))
-    metrics.opened(OUTBOUND, state)
+    metrics.opened(BOOK.of(OUTBOUND, state))
     names = [
         sample.labels["source_canonical_service"]
         for family in metrics.collect()
@@ -173,7 +185,7 @@ def test_labels_follow_the_mesh() -> None:
 
 def test_what_was_refused_is_a_failure_and_not_a_connection() -> None:
     metrics = ConnectionMetrics()
-    metrics.closed(replace(OUTBOUND, opened=False, flags="IDENTITY_ERROR"), STATE)
+    metrics.closed(replace(OUTBOUND, opened=False, flags="IDENTITY_ERROR"), BOOK.of(OUTBOUND, STATE))
     assert samples(metrics) == {"istio_tcp_connections_failed_total": 1}
 
 

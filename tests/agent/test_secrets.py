@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.identity.credential import Credential, issued_credential
 from mesh.identity.csr import request_certificate
 from mesh.model.identity import SpiffeId
+from mesh.runtime.control_plane import ControlError
 from tests.agent.control_plane import TestAuthority
 from ztunnel.agent import secrets
-from ztunnel.agent.ca import credential_of
-from ztunnel.agent.control import ControlError
-from ztunnel.agent.credential import Credential
 from ztunnel.agent.secrets import MAX_CONCURRENT, Secrets
 from ztunnel.feed import Certificate, CertificateMissing
 
@@ -178,7 +177,7 @@ def answer(who: SpiffeId, asked: SpiffeId) -> tuple[bytes, list[str]]:
 
 def test_an_answer_is_taken_apart() -> None:
     key, chain = answer(identity("web"), identity("web"))
-    got = credential_of(identity("web"), key, chain)
+    got = issued_credential(identity("web"), key, chain)
     assert got.chain.decode().strip() == chain[0].strip()
     assert got.roots.decode().strip() == chain[1].strip()
     assert got.private_key == key
@@ -187,18 +186,18 @@ def test_an_answer_is_taken_apart() -> None:
 
 def test_an_answer_for_somebody_else_is_refused() -> None:
     key, chain = answer(identity("db"), identity("web"))
-    with pytest.raises(ControlError, match=r"for spiffe://cluster\.local/ns/shop/sa/db instead of"):
-        credential_of(identity("web"), key, chain)
+    with pytest.raises(ValueError, match=r"for spiffe://cluster\.local/ns/shop/sa/db instead of"):
+        issued_credential(identity("web"), key, chain)
 
 
 def test_an_answer_for_another_key_is_refused() -> None:
     key, _ = answer(identity("web"), identity("web"))
     _, chain = answer(identity("web"), identity("web"))
-    with pytest.raises(ControlError, match="another key"):
-        credential_of(identity("web"), key, chain)
+    with pytest.raises(ValueError, match="another key"):
+        issued_credential(identity("web"), key, chain)
 
 
 @pytest.mark.parametrize("chain", [[], ["x"], ["x", "y"]])
 def test_an_answer_that_is_no_certificate_is_refused(chain: list[str]) -> None:
-    with pytest.raises(ControlError, match="the CA sent"):
-        credential_of(identity("web"), b"", chain)
+    with pytest.raises(ValueError, match="the CA sent"):
+        issued_credential(identity("web"), b"", chain)

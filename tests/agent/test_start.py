@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from ebpf.netns import in_netns
+from mesh.runtime.environment import ConfigError
 from tests.agent.node import ROOT, Node
-from ztunnel.agent.config import ConfigError, read
+from ztunnel.agent.config import read
 
 BASE = {"NODE_NAME": "node1", "AMBIT_BPF_PINS": "/sys/fs/bpf/ambit-test-none", "PATH": "/usr/bin:/bin"}
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from mesh.model.policy import Action, Authorization, PolicyScope
+from mesh.model.policy import Action, Authorization, PolicyScope, Rule
 from mesh.model.update import MeshUpdate
 from tests.agent.apps import Client, echo_server
 from tests.agent.node import Node, TestPod, eventually
@@ -179,8 +179,23 @@ def test_a_refused_connection_says_why(node: Node, mesh: tuple[TestPod, TestPod]
     assert "\twarn\t" in line
     assert "connection failed" in line
     assert 'response_flags="DENY"' in line
+    theirs = eventually(lambda: access_line(node, "outbound"), "the access log of the client's end")
+    assert "answered CONNECT with status 401: the only ALLOW policy shop/nobody does not match" in theirs
     failed = eventually(lambda: re.findall(r"istio_tcp_connections_failed_total\{.*", node.metrics()), "the count")
     assert any('reporter="destination"' in one and 'response_flags="DENY"' in one for one in failed)
+
+
+def test_a_policy_that_has_not_come_denies_until_it_comes(node: Node, mesh: tuple[TestPod, TestPod]) -> None:
+    web, store = mesh
+    policy = Authorization("late", "shop", PolicyScope.WORKLOAD_SELECTOR, Action.ALLOW, (Rule(),))
+    node.control.publish(MeshUpdate(workloads=(store.workload(authorization_policies=(policy.key,)),)))
+    node.start()
+    enrolled(node, web, store)
+    assert Client(node, web, store.ip4, PORT).new() != "ok"
+    line = eventually(lambda: access_line(node, "inbound"), "the access log")
+    assert "policy shop/late is referenced by the workload but has not been delivered" in line
+    node.control.publish(MeshUpdate(policies=(policy,)))
+    eventually(lambda: Client(node, web, store.ip4, PORT).new() == "ok", "the policy")
 
 
 def connections(node: Node) -> list[dict[str, str]]:

@@ -286,6 +286,7 @@ def test_forwarded_queries_are_bounded_and_the_mesh_still_answers(
             app.send(query("example.com", number=number))
         reply = app.recv(512)
         assert (code(reply), DNSRecord.parse(reply).header.id) == ("SERVFAIL", 3)
+        assert proxied.call(lambda: proxied.context.counts["dns_refused"]) == 1
         assert addresses(ask(app, query("web"))) == ["10.1.0.1"]
         for _ in range(2):
             heard, source = upstream.hear()

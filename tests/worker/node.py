@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -134,7 +135,7 @@ class Worker:
                 [*command, str(theirs.fileno())],
                 preexec_fn=before,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+                env={**os.environ, "PYTHONPATH": os.environ.get("PYTHONPATH", str(ROOT)), **environment},
                 pass_fds=[theirs.fileno()],
             )
         self._channel = AgentChannel(ours)
@@ -188,6 +189,10 @@ class Worker:
         assert found, f"waited {PATIENCE:g} s for {what}"
         return found
 
+    def tell_nonsense(self) -> None:
+        """A whole frame that is no message."""
+        self._channel._socket.sendall(b"\0\0\0\1\xc1")
+
     def leave(self) -> None:
         """The agent dies."""
         self._channel._socket.shutdown(socket.SHUT_RDWR)
@@ -204,10 +209,10 @@ class Worker:
         return bool(ready) and uid in ready[-1].pods
 
     def _read(self) -> None:
-        import select
-
+        poll = select.poll()  # which knows descriptors above 1023, too
+        poll.register(self._channel.fileno(), select.POLLIN)
         while True:
-            select.select([self._channel.fileno()], [], [])
+            poll.poll()
             try:
                 for message, _ in self._channel.receive():
                     self._note(message)

@@ -173,8 +173,7 @@ def test_the_kernels_maps_are_as_small_after_a_thousand_connections(captured: Ca
 def test_dns_is_answered_from_the_mesh_and_else_forwarded(captured: CapturedNode) -> None:
     from dnslib import DNSRecord
 
-    from mesh.model.address import NetworkAddress
-    from mesh.model.workload import PortMapping, Service
+    from mesh.model.workload import NetworkAddress, PortMapping, Service
 
     worker = captured.worker(captured.a)
     service = Service(

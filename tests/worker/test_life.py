@@ -12,7 +12,7 @@ import pytest
 
 from tests.worker.hbone_client import HboneClient, tls_socket
 from tests.worker.node import PATIENCE, Node, echo, read_all, serving
-from ztunnel.feed import Drain, PodRemoved
+from ztunnel.feed import Drain, Misunderstood, PodRemoved
 
 pytestmark = pytest.mark.root
 
@@ -37,6 +37,18 @@ def test_connections_go_on_and_new_ones_come_when_the_agent_has_gone(node: Node)
     assert talk(before)
     assert talk(after)
     assert [worker.process.poll() for worker in workers] == [None, None]
+
+
+def test_a_worker_says_what_it_does_not_understand_and_goes_on(node: Node) -> None:
+    workers = node.worker(node.a), node.worker(node.b)
+    serving(node.b.listen(PORT), echo)
+    for worker in workers:
+        worker.tell_nonsense()
+        worker.wait(lambda worker=worker: worker.gone, "the feed to end")  # type: ignore[misc]
+        last = worker.messages[-1]
+        assert isinstance(last, Misunderstood)
+        assert "not a message" in last.reason
+    assert talk(node.a.dial(node.b.address(PORT)))
 
 
 def test_draining_lets_connections_end_and_takes_no_new_ones(node: Node) -> None:

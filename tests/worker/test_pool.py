@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 
 from mesh.model import ports
-from mesh.model.address import Ip, NetworkAddress, SocketAddress
+from mesh.model.address import Ip, SocketAddress
 from mesh.model.identity import SpiffeId
-from mesh.model.workload import PortMapping, Service, WorkloadUid
+from mesh.model.workload import NetworkAddress, PortMapping, Service, WorkloadUid
 from tests.identity.certificates_for_tests import Issuer
 from tests.worker.hbone_server import HbonePeer, HboneServer, fields
 from tests.worker.node import V6, Node, Worker, is_reset, reset, run

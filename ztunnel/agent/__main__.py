@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import sys
 
@@ -13,10 +12,12 @@ import uvloop
 from ebpf.cgroups import NoCgroup2, cgroup_id, enter_host_view, own_cgroup
 from ebpf.node import Capture, NotLoaded
 from mesh.runtime import logs
+from mesh.runtime.descriptors import raise_descriptor_limit
+from mesh.runtime.environment import ConfigError
 from mesh.runtime.lines import LineWriter
 from ztunnel.agent.admin import PortTaken
 from ztunnel.agent.agent import Agent
-from ztunnel.agent.config import Config, ConfigError, Inpod, read
+from ztunnel.agent.config import Config, Inpod, read
 from ztunnel.agent.snapshot import SnapshotError
 
 STANDARD_ERROR = 2
@@ -66,12 +67,6 @@ def open_capture(inpod: Inpod) -> Capture:
     except OSError as error:
         raise CannotStart(f"cannot use the eBPF programs at {inpod.bpf_pins}: {error.strerror}") from error
     return capture
-
-
-def raise_descriptor_limit() -> None:
-    """Also for the workers, which inherit it: each connection of an app costs them several descriptors."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 
-from mesh.model.state import MeshState
-from mesh.runtime import logs
-from ztunnel.agent.telemetry import ends, log_fields
+from mesh.runtime.logs import Style
+from ztunnel.agent.telemetry import Names, log_client, log_outcome, log_server
 from ztunnel.feed import Connection
 
 TARGET = "access"
@@ -15,14 +14,24 @@ TARGET = "access"
 class AccessLog:
     """The log behind it is bounded and never waits (mesh.runtime.lines)."""
 
-    def __init__(self) -> None:
+    def __init__(self, style: Style) -> None:
+        self._style = style
         self._log = logging.getLogger(TARGET)
 
-    def write(self, connection: Connection, state: MeshState) -> None:
+    def write(self, connection: Connection, names: Names) -> None:
         level, text = _kind(connection)
         if self._log.isEnabledFor(level):
-            fields = log_fields(connection, ends(connection, state))
-            self._log.log(level, text, extra={logs.FIELDS: fields})
+            self._style.write(self._log, level, text, self.parts(connection, names))
+
+    def parts(self, connection: Connection, names: Names) -> list[str]:
+        render = self._style.pairs
+        return [
+            render(log_client(connection)),
+            names.log_source,
+            render(log_server(connection)),
+            names.log_destination,
+            render(log_outcome(connection)),
+        ]
 
 
 def _kind(connection: Connection) -> tuple[int, str]:

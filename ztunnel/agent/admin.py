@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import json
 from collections.abc import Awaitable, Callable
@@ -16,9 +17,13 @@ from mesh.model import ports
 from mesh.runtime.readiness import Readiness
 
 LOOPBACK = "127.0.0.1"
+# Connections to one server at once. Beyond it the oldest is cut: an answer takes milliseconds, so that one is idle, and
+# nobody who only holds connections can keep the node's own monitoring out, or take the agent's descriptors.
+MOST_CONNECTIONS = 128
 
 _PAGES = {
     "/config_dump": "what this ztunnel knows: workloads, services, policies, certificates (no keys)",
+    "/mesh": "workloads, services and policies as the values that connections are decided by",
     "/connections": "connections that live now",
     "/logging": "log levels; POST ?level=debug or ?level=info,access=off changes them",
     "/quitquitquit": "POST drains and ends this ztunnel",
@@ -34,6 +39,7 @@ class View:
     """What the admin server shows and does. `set_levels` raises ValueError."""
 
     config_dump: Callable[[], Awaitable[dict[str, Any]]]
+    mesh: Callable[[], bytes]  # JSON of a MeshUpdate
     connections: Callable[[], Awaitable[list[dict[str, Any]]]]
     levels: Callable[[], str]
     set_levels: Callable[[str], None]
@@ -52,6 +58,17 @@ class Servers:
             ("readiness", None, ports.READINESS, _readiness(readiness)),
         )
         self._runners: list[web.AppRunner] = []
+        self._listeners: list[asyncio.Server] = []
+        self._doors: list[_Door] = []
+
+    @property
+    def connections(self) -> int:
+        return sum(len(door.open()) for door in self._doors)
+
+    @property
+    def cut(self) -> int:
+        """Connections that had to make room."""
+        return sum(door.cut for door in self._doors)
 
     async def start(self) -> None:
         """Raises PortTaken."""
@@ -59,15 +76,40 @@ class Servers:
             runner = web.AppRunner(app, access_log=None)
             self._runners.append(runner)
             await runner.setup()
+            assert runner.server is not None
+            door = _Door(runner.server)
+            self._doors.append(door)
             try:
-                await web.TCPSite(runner, host, port).start()
+                self._listeners.append(await asyncio.get_running_loop().create_server(door.protocol, host, port))
             except OSError as error:
                 where = f"{host or '*'}:{port}"
                 raise PortTaken(f"the {name} server cannot listen on {where}: {error.strerror}") from error
 
     async def stop(self) -> None:
+        for listener in self._listeners:
+            listener.close()
         for runner in self._runners:
             await runner.cleanup()
+
+
+class _Door:
+    """Lets connections in, and the oldest out when there are too many."""
+
+    def __init__(self, server: web.Server) -> None:
+        self._server = server
+        self.cut = 0
+
+    def open(self) -> list[web.RequestHandler]:
+        return [one for one in self._server.connections if one.transport is not None]
+
+    def protocol(self) -> asyncio.Protocol:
+        open_ = self.open()
+        if len(open_) >= MOST_CONNECTIONS:
+            self.cut += 1
+            if (transport := open_[0].transport) is not None:
+                transport.abort()
+            open_[0].force_close()
+        return self._server()
 
 
 def _admin(view: View) -> web.Application:
@@ -79,6 +121,9 @@ def _admin(view: View) -> web.Application:
 
     async def config_dump(_: web.Request) -> web.Response:
         return _json(await view.config_dump())
+
+    async def mesh(_: web.Request) -> web.Response:
+        return web.Response(body=view.mesh(), content_type="application/json")
 
     async def connections(_: web.Request) -> web.Response:
         return _json(await view.connections())
@@ -102,6 +147,7 @@ def _admin(view: View) -> web.Application:
         [
             web.get("/", index),
             web.get("/config_dump", config_dump),
+            web.get("/mesh", mesh),
             web.get("/connections", connections),
             web.get("/logging", show_logging),
             web.post("/logging", change_logging),

@@ -8,6 +8,8 @@ import asyncio
 import logging
 from collections.abc import Iterator
 
+import msgspec
+
 from mesh.model.identity import SpiffeId
 from mesh.model.update import MeshUpdate
 from mesh.runtime import logs
@@ -24,9 +26,11 @@ from ztunnel.agent.mesh_feed import MeshFeed
 from ztunnel.agent.metrics import Metrics
 from ztunnel.agent.pods import Pod, Pods, SocketOptions, Steering
 from ztunnel.agent.process import Roster
+from ztunnel.agent.queues import Queues
 from ztunnel.agent.secrets import Secrets
 from ztunnel.agent.snapshot import Snapshot
 from ztunnel.agent.status import Status, version
+from ztunnel.agent.telemetry import NameBook
 from ztunnel.agent.workers import Parcel, Workers
 from ztunnel.agent.xds import XdsClient
 from ztunnel.feed import (
@@ -88,10 +92,30 @@ class Agent:
             config, self._mesh, self._secrets, self._pods, self._workers, self._writer, self._readiness
         )
         self._metrics = Metrics(version(), self._status.metrics)
-        self._access_log = AccessLog()
+        style = logs.Style(as_json=config.process.log_json)
+        self._names = NameBook(style.pairs)
+        self._access_log = AccessLog(style)
         self._xds = XdsClient(config.xds, config.node, self._mesh.received, self._metrics)
-        view = View(self._config_dump, self._live_connections, self._status.levels, self._set_levels, self.stop)
+        view = View(
+            self._config_dump,
+            lambda: msgspec.json.encode(self._mesh.state.snapshot()),
+            self._live_connections,
+            self._status.levels,
+            self._set_levels,
+            self.stop,
+        )
         self._servers = Servers(view, self._metrics.registry, self._refresh_metrics, self._readiness)
+        queues = Queues(
+            self._mesh,
+            self._xds,
+            self._secrets,
+            self._workers,
+            self._inquiry,
+            self._metrics.connections,
+            self._servers,
+            writer,
+        )
+        self._metrics.show(queues.metrics)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -183,12 +207,14 @@ class Agent:
             self._roster.retire_orphans()
 
     def _want_certificates(self) -> None:
-        self._secrets.want(frozenset(identity for pod in self._pods if (identity := self._identity(pod))))
+        self._secrets.want(frozenset(map(self._identity, self._pods)))
 
-    def _identity(self, pod: Pod) -> SpiffeId | None:
-        """The node agent knows the account, the control plane the trust domain."""
+    def _identity(self, pod: Pod) -> SpiffeId:
+        """The node agent knows the account, the control plane the trust domain. A pod that the CNI plugin holds is no
+        workload yet: it has no address before it is held no more."""
         workload = self._mesh.state.workload(pod.workload)
-        return SpiffeId(workload.trust_domain, pod.namespace, pod.service_account) if workload else None
+        trust_domain = workload.trust_domain if workload else self._config.node.trust_domain
+        return SpiffeId(trust_domain, pod.namespace, pod.service_account)
 
     async def _prepared(self, pod: Pod) -> None:
         """A pod that joins keeps its traffic only if its certificate is there; but it may join without."""
@@ -196,9 +222,7 @@ class Agent:
             return
         try:
             async with asyncio.timeout(PREPARE_WITHIN):
-                while (identity := self._identity(pod)) is None:
-                    await self._mesh.changed()
-                await self._secrets.settled(identity)
+                await self._secrets.settled(self._identity(pod))
         except TimeoutError:
             log.warning("pod %s/%s joins without a certificate", pod.namespace, pod.name)
 
@@ -220,15 +244,16 @@ class Agent:
     # --- what workers and people say
 
     def _told(self, message: ToAgent) -> None:
-        state = self._mesh.state
+        state, names = self._mesh.state, self._names.of
         match message:
             case Opened(connections=connections):
                 for one in connections:
-                    self._metrics.connections.opened(one, state)
+                    self._metrics.connections.opened(names(one, state))
             case Closed(connections=connections):
                 for one in connections:
-                    self._metrics.connections.closed(one, state)
-                    self._access_log.write(one, state)
+                    named = names(one, state)
+                    self._metrics.connections.closed(one, named)
+                    self._access_log.write(one, named)
             case Connections():
                 self._inquiry.answered(message)
 
@@ -246,7 +271,8 @@ class Agent:
 
     async def _refresh_metrics(self) -> None:
         connections, self._status.worker_counters = await self._inquiry.connections()
-        self._metrics.connections.live(connections, self._mesh.state)
+        state, names = self._mesh.state, self._names.of
+        self._metrics.connections.live((one, names(one, state)) for one in connections)
 
     def _set_levels(self, text: str) -> None:
         """Raises ValueError."""

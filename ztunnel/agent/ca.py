@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 
 import grpc.aio
 from google.protobuf.struct_pb2 import Struct
 
-from mesh.identity import certificates
+from mesh.identity.credential import Credential, issued_credential
 from mesh.identity.csr import CertificateRequest, request_certificate
 from mesh.model.identity import SpiffeId
+from mesh.runtime.control_plane import Control, ControlError, metadata, roots
 from mesh.wire.generated import ca_pb2
 from mesh.wire.services import CREATE_CERTIFICATE_PATH, IMPERSONATED_IDENTITY
 from ztunnel.agent import control
-from ztunnel.agent.config import Control
-from ztunnel.agent.control import ControlError
-from ztunnel.agent.credential import Credential
 
 DEADLINE = 10.0  # seconds for one request: a CA that hangs must not hold up a renewal
 
@@ -36,7 +33,10 @@ class CertificateAuthority:
         """A new key and its certificate. Raises ControlError."""
         request = request_certificate(identity)
         response = await self._create(request, identity)
-        return credential_of(identity, request.private_key, response.cert_chain)
+        try:
+            return issued_credential(identity, request.private_key, response.cert_chain)
+        except ValueError as error:
+            raise ControlError(str(error)) from error
 
     async def close(self) -> None:
         if self._channel is not None:
@@ -56,39 +56,18 @@ class CertificateAuthority:
         message = ca_pb2.IstioCertificateRequest(
             csr=request.csr.decode(), validity_duration=max(1, int(self._ttl)), metadata=impersonated
         )
-        metadata = control.metadata(self._settings, self._cluster_id)
+        call_metadata = metadata(self._settings, self._cluster_id)
         try:
-            response: ca_pb2.IstioCertificateResponse = await method(message, timeout=DEADLINE, metadata=metadata)
+            response: ca_pb2.IstioCertificateResponse = await method(message, timeout=DEADLINE, metadata=call_metadata)
         except grpc.aio.AioRpcError as error:
             raise ControlError(f"the CA at {self._settings.address} says {control.describe(error)}") from error
         return response
 
     async def _open(self) -> grpc.aio.Channel:
-        roots = control.roots(self._settings)
-        if self._channel is not None and roots == self._roots:
+        trusted = roots(self._settings)
+        if self._channel is not None and trusted == self._roots:
             return self._channel
-        old, self._channel, self._roots = self._channel, control.open_channel(self._settings), roots
+        old, self._channel, self._roots = self._channel, control.open_channel(self._settings), trusted
         if old is not None:  # other requests may still be on it
             self._closing = asyncio.get_running_loop().create_task(old.close(DEADLINE))
         return self._channel
-
-
-def credential_of(identity: SpiffeId, private_key: bytes, chain: Sequence[str]) -> Credential:
-    """From the CA's answer: leaf, intermediates, and last the roots. Raises ControlError when it does not fit."""
-    if len(chain) < 2:
-        raise ControlError(f"the CA sent {len(chain)} certificates; a leaf and its roots were expected")
-    # One element may hold several certificates; the leaf is the first of all.
-    *issued, roots = (part.strip() + "\n" for part in chain)
-    pem = "".join(issued).encode()
-    try:
-        leaf = certificates.parse_leaf(pem)
-        certificates.load_chain(roots)
-        fits = certificates.key_fits(pem, private_key)
-    except ValueError as error:
-        raise ControlError(f"the CA sent a certificate that cannot be read: {error}") from error
-    if leaf.identities != (identity,):
-        names = ", ".join(map(str, leaf.identities)) or "nobody"
-        raise ControlError(f"the CA sent a certificate for {names} instead of {identity}")
-    if not fits:
-        raise ControlError("the CA sent a certificate for another key")
-    return Credential(identity, pem, private_key, roots.encode(), leaf.not_before, leaf.not_after)

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mesh.identity import certificates
-from mesh.model.address import Cidr, NetworkAddress, is_v6
+from mesh.identity.credential import Credential
+from mesh.model.address import Cidr, is_v6
 from mesh.model.policy import Authorization, Clause, Match, MatchKind, ServiceAccountMatch, StringMatch
 from mesh.model.state import MeshState
 from mesh.model.workload import (
@@ -19,6 +20,7 @@ from mesh.model.workload import (
     IpFamilies,
     LoadBalancing,
     Locality,
+    NetworkAddress,
     NetworkMode,
     PortMapping,
     Scope,
@@ -27,7 +29,6 @@ from mesh.model.workload import (
     Workload,
     WorkloadStatus,
 )
-from ztunnel.agent.credential import Credential
 from ztunnel.feed import Connection
 
 Json = dict[str, Any]
@@ -66,6 +67,8 @@ def workload(one: Workload) -> Json:
             nativeTunnel=one.native_tunnel,
             networkMode="HostNetwork" if one.network_mode is NetworkMode.HOST_NETWORK else "",
             waypoint=one.waypoint and _gateway(one.waypoint),
+            waypointBinding=one.waypoint_binding.name.lower() if one.waypoint_binding else "",
+            waypointFailure=one.waypoint_failure.name.lower() if one.waypoint_failure else "",
             networkGateway=one.network_gateway and _gateway(one.network_gateway),
             applicationTunnel=one.application_tunnel
             and {"protocol": one.application_tunnel.protocol.name, "port": one.application_tunnel.port},
@@ -93,6 +96,7 @@ def service(one: Service, endpoints: Iterable[Workload]) -> Json:
             weightedWaypoints=[
                 {"destination": _gateway(each.destination), "weight": each.weight} for each in one.weighted_waypoints
             ],
+            waypointFailure=one.waypoint_failure.name.lower() if one.waypoint_failure else "",
             loadBalancer=one.load_balancing and _load_balancing(one.load_balancing),
             canonical=one.canonical,
         ),

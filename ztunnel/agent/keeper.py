@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from mesh.identity.credential import Credential
 from mesh.model.update import MeshUpdate
-from ztunnel.agent.credential import Credential
 from ztunnel.agent.snapshot import Snapshot
 
 SETTLE = 1.0  # seconds: a mesh in motion is not written for each step

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -17,7 +16,6 @@ class MeshFeed:
     def __init__(self, publish: Callable[[MeshUpdate], None]) -> None:
         self._publish = publish
         self._staged = MeshUpdate()  # until the control plane has told of all types once
-        self._change = asyncio.Event()
         self.state = MeshState()
         self.known = False
 
@@ -36,13 +34,7 @@ class MeshFeed:
         if update != MeshUpdate():
             self._apply(update)
 
-    async def changed(self) -> None:
-        """Returns after the next change."""
-        await self._change.wait()
-
     def _apply(self, update: MeshUpdate) -> None:
         self.state.apply(update)
         self.known = True
         self._publish(update)
-        self._change.set()
-        self._change = asyncio.Event()

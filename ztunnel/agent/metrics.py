@@ -9,9 +9,12 @@ from prometheus_client import CollectorRegistry, Counter, GCCollector, ProcessCo
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from mesh.model.state import MeshState
-from ztunnel.agent.telemetry import LABELS, Labels, ends
+from ztunnel.agent.telemetry import LABELS, Names, with_flags, without_names
 from ztunnel.feed import Connection
+
+# Sets of labels, each a few kB in all that is counted and shown. On a node pairs of workloads that talk are hundreds;
+# but they come and go for as long as the agent lives.
+MAX_SERIES = 5000
 
 Values = tuple[str, ...]
 Labelled = TypeVar("Labelled", bound=Values)
@@ -20,35 +23,37 @@ Gauges = Callable[[], Iterable[Metric]]
 
 class ConnectionMetrics(Collector):
     """Istio's counters of TCP connections. Bytes of connections that still live are counted when they are told of by
-    `live`; what has been shown never goes down, as Prometheus demands of a counter."""
+    `live`; what has been shown never goes down, as Prometheus demands of a counter. Connections of new ends beyond
+    MAX_SERIES are counted together, without names."""
 
     def __init__(self) -> None:
-        self._labels = Labels()
+        self._series: set[Values] = set()
+        self.unnamed = 0  # connections that were counted together
         self._opened: dict[Values, int] = {}
         self._closed: dict[Values, int] = {}
         self._failed: dict[Values, int] = {}
         self._ended_bytes: dict[Values, tuple[int, int]] = {}
         self._shown_bytes: dict[Values, tuple[int, int]] = {}
 
-    def opened(self, connection: Connection, state: MeshState) -> None:
-        _count(self._opened, self._labels.of(connection, ends(connection, state)))
+    def opened(self, names: Names) -> None:
+        _count(self._opened, self._values(names))
 
-    def closed(self, connection: Connection, state: MeshState) -> None:
-        known = ends(connection, state)
+    def closed(self, connection: Connection, names: Names) -> None:
+        values = self._values(names)
+        self.unnamed += values is not names.labels
         if connection.flags != "-":
-            _count(self._failed, self._labels.of(connection, known, connection.flags))
+            _count(self._failed, with_flags(values, connection.flags))
         if connection.opened:
-            values = self._labels.of(connection, known)
             if not connection.announced:
                 _count(self._opened, values)
             _count(self._closed, values)
             _add(self._ended_bytes, values, connection)
 
-    def live(self, connections: Iterable[Connection], state: MeshState) -> None:
+    def live(self, connections: Iterable[tuple[Connection, Names]]) -> None:
         """All connections that live now."""
         now = dict(self._ended_bytes)
-        for connection in connections:
-            _add(now, self._labels.of(connection, ends(connection, state)), connection)
+        for connection, names in connections:
+            _add(now, self._values(names), connection)
         for values, (sent, received) in now.items():
             shown = self._shown_bytes.get(values, (0, 0))
             self._shown_bytes[values] = max(shown[0], sent), max(shown[1], received)
@@ -61,6 +66,19 @@ class ConnectionMetrics(Collector):
         responses = {values: received for values, (_, received) in self._shown_bytes.items()}
         yield _family("istio_tcp_received_bytes", "Bytes that clients sent to servers", requests)
         yield _family("istio_tcp_sent_bytes", "Bytes that servers sent to clients", responses)
+
+    @property
+    def series(self) -> int:
+        return len(self._series)
+
+    def _values(self, names: Names) -> Values:
+        """Its labels, or those of all for whose names there is no room."""
+        if names.labels in self._series:
+            return names.labels
+        if len(self._series) >= MAX_SERIES:
+            return without_names(names.labels)
+        self._series.add(names.labels)
+        return names.labels
 
 
 class GaugeCollector(Collector):
@@ -92,6 +110,10 @@ class Metrics:
         self.registry.register(GaugeCollector(self._build))
         ProcessCollector(registry=self.registry)
         GCCollector(registry=self.registry)
+
+    def show(self, gauges: Gauges) -> None:
+        """More of them."""
+        self.registry.register(GaugeCollector(gauges))
 
     def _build(self) -> Iterator[Metric]:
         family = GaugeMetricFamily("istio_build", "Build information", labels=["component", "tag"])

@@ -13,10 +13,10 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from mesh.identity.credential import Credential
 from mesh.model.identity import SpiffeId
 from mesh.runtime.backoff import Backoff
-from ztunnel.agent.control import ControlError
-from ztunnel.agent.credential import Credential
+from mesh.runtime.control_plane import ControlError
 from ztunnel.feed import Certificate, CertificateMissing
 
 MAX_CONCURRENT = 8  # requests to the CA at once, so that a node's start is not a flood
@@ -57,6 +57,7 @@ class Secrets:
         self._entries: dict[SpiffeId, _Entry] = {}
         self._kept: dict[SpiffeId, Credential] = {}  # from the disk, until their identity is wanted
         self._slots = asyncio.Semaphore(MAX_CONCURRENT)
+        self._requested = 0
 
     def keep(self, credentials: Iterable[Credential]) -> None:
         """Credentials of an earlier run: used at once when their identity is wanted and they are still valid."""
@@ -81,6 +82,11 @@ class Secrets:
     def credentials(self) -> list[Credential]:
         """The valid ones, for the workers and the disk."""
         return [entry.credential for entry in self._entries.values() if entry.credential]
+
+    @property
+    def requested(self) -> int:
+        """Requests to the CA that are under way or wait for their turn."""
+        return self._requested
 
     def missing(self) -> list[CertificateMissing]:
         return [
@@ -133,6 +139,7 @@ class Secrets:
         self._publish(CertificateMissing(entry.identity, entry.reason))
 
     async def _attempt(self, entry: _Entry) -> None:
+        self._requested += 1
         try:
             async with self._slots:
                 credential = await self._issue(entry.identity)
@@ -145,6 +152,8 @@ class Secrets:
             entry.backoff.succeeded()
             log.info("certificate of %s: issued, valid for %.0f s", entry.identity, credential.not_after - time.time())
             self._accept(entry, credential, renew_at=credential.renew_at(time.time()))
+        finally:
+            self._requested -= 1
 
     def _accept(self, entry: _Entry, credential: Credential, renew_at: float) -> None:
         entry.credential, entry.reason = credential, ""

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 import msgspec
 
+from mesh.identity.credential import Credential
 from mesh.model.update import MeshUpdate
-from ztunnel.agent.credential import Credential
 
 MESH = "mesh.msgpack"
 CERTIFICATES = "certificates.msgpack"

@@ -5,32 +5,23 @@ The workers report addresses and identities; names come from the mesh as it is k
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from mesh.model.identity import SpiffeId
+from mesh.model.labels import PEERS, UNKNOWN, end
 from mesh.model.state import MeshState
 from mesh.model.workload import Service, Workload
 from ztunnel.feed import Connection
 
-UNKNOWN = "unknown"
+Fields = Mapping[str, object]
+Render = Callable[[Fields], str]
+
 OUTBOUND = "outbound"
 HBONE = "HBONE"
 REMEMBERED = 4096  # pairs of ends: those that talk to each other are few
 
-_SIDE = ("workload", "canonical_service", "canonical_revision", "workload_namespace", "principal", "app", "version")
-_SIDE_MORE = ("cluster", "region", "zone")
-LABELS = (
-    "reporter",
-    *(f"source_{name}" for name in (*_SIDE, *_SIDE_MORE)),
-    "destination_service",
-    "destination_service_namespace",
-    "destination_service_name",
-    *(f"destination_{name}" for name in (*_SIDE, *_SIDE_MORE)),
-    "request_protocol",
-    "connection_security_policy",
-    "response_flags",
-)
+LABELS = (*PEERS, "request_protocol", "connection_security_policy", "response_flags")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,24 +47,46 @@ def labels(connection: Connection, known: Ends, flags: str = "-") -> tuple[str, 
     service = known.service
     return (
         "source" if connection.direction == OUTBOUND else "destination",
-        *_side(known.source, connection.source_identity),
+        *end(known.source, connection.source_identity),
         connection.destination_service or UNKNOWN,
         service.namespace if service else UNKNOWN,
         service.name if service else UNKNOWN,
-        *_side(known.destination, connection.destination_identity),
+        *end(known.destination, connection.destination_identity),
         "tcp",
         "mutual_tls" if connection.protocol == HBONE else UNKNOWN,
         flags,
     )
 
 
-class Labels:
-    """`labels`, remembered: connections of the same ends have the same, until the mesh tells an end anew."""
+def with_flags(values: tuple[str, ...], flags: str) -> tuple[str, ...]:
+    """Values for LABELS of what failed."""
+    return (*values[:-1], flags)
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[object, ...], tuple[Ends, tuple[str, ...]]] = {}
 
-    def of(self, connection: Connection, known: Ends, flags: str = "-") -> tuple[str, ...]:
+def without_names(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Values for LABELS that say neither who nor whom."""
+    reporter, *names, protocol, security, flags = values
+    return (reporter, *(UNKNOWN for _ in names), protocol, security, flags)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What connections between the same ends have in common."""
+
+    ends: Ends
+    labels: tuple[str, ...]  # values for LABELS of what opens and closes
+    log_source: str  # their part of the access log, as `render` of `NameBook` writes it
+    log_destination: str
+
+
+class NameBook:
+    """`Names`, remembered: they cost more than all else about a short connection."""
+
+    def __init__(self, render: Render) -> None:
+        self._render = render
+        self._known: dict[tuple[object, ...], Names] = {}
+
+    def of(self, connection: Connection, state: MeshState) -> Names:
         key = (
             connection.direction,
             connection.protocol,
@@ -82,16 +95,16 @@ class Labels:
             connection.source_identity,
             connection.destination_identity,
             connection.destination_service,
-            flags,
         )
-        found = self._known.get(key)
-        if found is not None and _same(found[0], known):
-            return found[1]
+        found, now = self._known.get(key), ends(connection, state)
+        if found is not None and _same(found.ends, now):
+            return found
         if len(self._known) >= REMEMBERED:
             self._known.clear()
-        values = labels(connection, known, flags)
-        self._known[key] = known, values
-        return values
+        source, destination = log_source(connection, now), log_destination(connection, now)
+        names = Names(now, labels(connection, now), self._render(source), self._render(destination))
+        self._known[key] = names
+        return names
 
 
 def _same(one: Ends, other: Ends) -> bool:
@@ -99,54 +112,47 @@ def _same(one: Ends, other: Ends) -> bool:
     return one.source is other.source and one.destination is other.destination and one.service is other.service
 
 
-def _side(workload: Workload | None, identity: SpiffeId | None) -> tuple[str, ...]:
-    """Values for _SIDE and _SIDE_MORE, in that order."""
-    principal = str(identity) if identity else UNKNOWN
-    if workload is None:
-        return (UNKNOWN,) * 4 + (principal,) + (UNKNOWN,) * 5
-    values = (
-        workload.workload_name or workload.name,
-        workload.canonical_name,
-        workload.canonical_revision,
-        workload.namespace,
-        principal,
-        workload.canonical_name,
-        workload.canonical_revision,
-        workload.cluster_id,
-        workload.locality.region,
-        workload.locality.zone,
-    )
-    return tuple(value or UNKNOWN for value in values)
+# --- the access log: Istio's fields in Istio's order, which are these four parts; what is empty is left out
 
 
-def log_fields(connection: Connection, known: Ends) -> Mapping[str, object]:
-    """Istio's access log; the log leaves out what is empty."""
-    tunnelled = connection.direction == OUTBOUND and connection.protocol == HBONE
+def log_client(connection: Connection) -> Fields:
+    return {"src.addr": str(connection.source)}
+
+
+def log_source(connection: Connection, known: Ends) -> Fields:
+    return _log_side("src", known.source, connection.source_identity)
+
+
+def log_server(connection: Connection) -> Fields:
+    fields = {"dst.addr": str(connection.actual or connection.destination)}
+    if connection.direction == OUTBOUND and connection.protocol == HBONE:
+        fields["dst.hbone_addr"] = str(connection.destination)
+    return fields
+
+
+def log_destination(connection: Connection, known: Ends) -> Fields:
     return {
-        "src.addr": str(connection.source),
-        **_log_side("src", known.source, connection.source_identity),
-        "dst.addr": str(connection.actual or connection.destination),
-        "dst.hbone_addr": str(connection.destination) if tunnelled else "",
         "dst.service": connection.destination_service,
         **_log_side("dst", known.destination, connection.destination_identity),
         "direction": connection.direction,
-        **(_log_transfer(connection) if connection.opened else {}),
-        "response_flags": connection.flags if connection.flags != "-" else "",
-        "error": connection.error,
     }
 
 
-def _log_transfer(connection: Connection) -> dict[str, object]:
-    """Only of what was opened: Istio's line for an early denial has neither (metrics.rs: log_early_deny)."""
-    ended = connection.started if connection.ended is None else connection.ended
-    return {
-        "bytes_sent": connection.received,  # Istio's view is the server's: sent is what went back to the client
-        "bytes_recv": connection.sent,
-        "duration": f"{max(0.0, ended - connection.started) * 1000:.0f}ms",
-    }
+def log_outcome(connection: Connection) -> Fields:
+    """Figures only of what was opened: Istio's line for an early denial has none (metrics.rs: log_early_deny)."""
+    fields: dict[str, object] = {}
+    if connection.opened:
+        ended = connection.started if connection.ended is None else connection.ended
+        fields["bytes_sent"] = connection.received  # Istio's view is the server's: sent is what went to the client
+        fields["bytes_recv"] = connection.sent
+        fields["duration"] = f"{max(0.0, ended - connection.started) * 1000:.0f}ms"
+    if connection.flags != "-":
+        fields["response_flags"] = connection.flags
+    fields["error"] = connection.error
+    return fields
 
 
-def _log_side(prefix: str, workload: Workload | None, identity: SpiffeId | None) -> dict[str, object]:
+def _log_side(prefix: str, workload: Workload | None, identity: SpiffeId | None) -> Fields:
     return {
         f"{prefix}.workload": workload.name if workload else "",
         f"{prefix}.namespace": workload.namespace if workload else "",

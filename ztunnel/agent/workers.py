@@ -14,7 +14,7 @@ from mesh.runtime.backoff import Backoff
 from ztunnel import compiled
 from ztunnel.agent.process import ProcessId, Roster, identify, spawn
 from ztunnel.channel import AgentChannel, ChannelBroken
-from ztunnel.feed import Drain, Ping, PodAdded, PodFailed, PodRemoved, Ready, ToAgent, ToWorker
+from ztunnel.feed import Drain, Misunderstood, Ping, PodAdded, PodFailed, PodRemoved, Ready, ToAgent, ToWorker
 
 RESTART_START, RESTART_CAP = 0.02, 1.0  # seconds: at once, but one that dies at once is no busy loop
 STABLE_AFTER = 10.0  # seconds: a worker that lived this long did not die of its start
@@ -63,6 +63,11 @@ class Worker:
             self.tell(Ping())
 
     @property
+    def untold(self) -> int:
+        """Messages that it has not read yet, besides what the socket holds."""
+        return len(self._channel.outbox)
+
+    @property
     def hangs(self) -> bool:
         return self.unanswered > WORRYING
 
@@ -98,6 +103,8 @@ class Worker:
                 self.serving = frozenset(pods)
             case PodFailed(uid=uid, reason=reason):
                 self.failed[uid] = reason
+            case Misunderstood(reason=reason):
+                log.error("worker %d does not understand what it is told: %s", self.process.pid, reason)
 
     def _broken(self) -> None:
         """Without its channel a worker cannot be led: it makes room for another."""
@@ -154,6 +161,10 @@ class Workers:
     def publish(self, message: ToWorker, descriptors: tuple[int, ...] = ()) -> None:
         for worker in self._workers.values():
             worker.tell(message, descriptors)
+
+    @property
+    def untold(self) -> int:
+        return sum(worker.untold for worker in self._workers.values())
 
     @property
     def running(self) -> int:
@@ -243,7 +254,7 @@ class Workers:
             log.error("worker %d ended with status %d; a new one starts", process.pid, process.returncode)
 
     def _receive(self, message: ToAgent) -> None:
-        if isinstance(message, Ready | PodFailed):
+        if isinstance(message, Ready | PodFailed | Misunderstood):
             self._wake()
         else:
             self._receive_further(message)

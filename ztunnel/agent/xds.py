@@ -16,12 +16,12 @@ import grpc.aio
 
 from mesh.model.update import MeshUpdate
 from mesh.runtime.backoff import Backoff
+from mesh.runtime.control_plane import Control, ControlError, metadata
 from mesh.wire.generated.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from mesh.wire.services import DELTA_PATH
 from mesh.xds.client import ClientSession, ztunnel_node
 from ztunnel.agent import control
-from ztunnel.agent.config import Control, Node
-from ztunnel.agent.control import ControlError
+from ztunnel.agent.config import Node
 from ztunnel.agent.metrics import Metrics
 
 # Seconds. Istio's cap is 15; a controller that is back should be heard soon, and jitter spreads the clients.
@@ -45,6 +45,11 @@ class XdsClient:
     def resume(self, held: MeshUpdate) -> None:
         """Before `run`: what is known already, so that the server only sends what differs."""
         self._session = ClientSession(describe(self._node), held)
+
+    @property
+    def refused(self) -> int:
+        """Resources that could not be taken in."""
+        return len(self._session.rejected)
 
     async def run(self) -> None:
         if not self._settings.address:
@@ -81,7 +86,7 @@ class XdsClient:
             request_serializer=DeltaDiscoveryRequest.SerializeToString,
             response_deserializer=DeltaDiscoveryResponse.FromString,
         )
-        call = method(None, metadata=control.metadata(self._settings, self._node.cluster_id))
+        call = method(None, metadata=metadata(self._settings, self._node.cluster_id))
         for request in self._session.connect():
             await call.write(request)
         async for response in call:

@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mesh.model.address import Ip, is_v6
+from mesh.model.balance import Chance
 from mesh.model.state import MeshState
 from mesh.model.workload import IpFamilies, Service, ServiceKey
 from ztunnel.dns.message import A_RECORD, AAAA_RECORD, INTERNET, Question, Records
-from ztunnel.plan.plan import Chance
 
 _ORDINAL = re.compile(r"-\d+")
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from mesh.hbone.connect_headers import FORWARDED, FORWARDED_NETWORK, SOURCE_IDENTITY, parse_forwarded
 from mesh.model.address import SocketAddress, canonical, is_ip, split_authority
+from mesh.model.balance import target_port
 from mesh.model.identity import SpiffeId
 from mesh.model.ports import PROXY_PORTS
 from mesh.model.state import MeshState
@@ -20,10 +22,9 @@ from mesh.model.workload import (
     Workload,
     WorkloadUid,
 )
-from mesh.policy.evaluate import Denial, evaluate
+from mesh.policy.evaluate import Denial, Permit, evaluate
 from mesh.policy.match import ConnectionFacts
-from ztunnel.plan.balance import target_port
-from ztunnel.plan.headers import FORWARDED, FORWARDED_NETWORK, parse_forwarded
+from ztunnel.plan.bound import is_waypoint, round_waypoint
 from ztunnel.plan.plan import Answer, Deliver, Flag, InboundPlan
 from ztunnel.plan.proxy_protocol import build_header
 
@@ -71,11 +72,23 @@ def plan_plaintext(mesh: MeshState, own: WorkloadUid, local: SocketAddress, remo
         return Answer(503, f"workload {own} is not known yet")
     if local.port in PROXY_PORTS:
         return Answer(503, f"port {local.port} is the proxy's own", Flag.DENY)
-    verdict = evaluate(mesh.policies_for(workload), ConnectionFacts(remote.ip, local))
+    found = mesh.workload_at(workload.network, remote.ip)
+    facts, source = ConnectionFacts(remote.ip, local), found.uid if found is not None else None
+    if reason := round_waypoint(mesh, workload, local.port, None):
+        return Answer(401, reason, Flag.DENY, facts, source)
+    verdict = evaluate(mesh.policies_for(workload), facts)
     if isinstance(verdict, Denial):
-        return Answer(401, verdict.reason, Flag.DENY)
-    source = mesh.workload_at(workload.network, remote.ip)
-    return Deliver(local, verdict, remote, source_workload=source.uid if source else None)
+        return Answer(401, verdict.reason, Flag.DENY, facts, source)
+    return Deliver(local, verdict, remote, source_workload=source)
+
+
+def denial(mesh: MeshState, own: WorkloadUid, permit: Permit) -> str:
+    """Why policy as it is now denies what it once permitted; "" if it does not, or the pod is not known any more."""
+    workload = mesh.workload(own)
+    if workload is None:
+        return ""
+    verdict = evaluate(mesh.policies_for(workload), permit.facts)
+    return verdict.reason if isinstance(verdict, Denial) else ""
 
 
 # --- whom the authority means
@@ -139,26 +152,54 @@ def _deliver(mesh: MeshState, own: Workload, request: Connect, target: _Target) 
         return Answer(503, f"port {target.port} is the proxy's own")
     tunnel = own.application_tunnel
     port = tunnel.port if tunnel is not None and tunnel.port else target.port
-    address = SocketAddress(request.local.ip, port)
-    verdict = evaluate(mesh.policies_for(own), ConnectionFacts(request.remote.ip, address, request.peer))
+    client = _client(mesh, own, request)
+    if isinstance(client, Answer):
+        return client
+    facts = ConnectionFacts(client.address.ip, SocketAddress(request.local.ip, port), client.identity)
+    source = _source(mesh, own, request, facts)
+    round_it = "" if client.by_waypoint else round_waypoint(mesh, own, target.port, request.peer)
+    if round_it:
+        return Answer(401, round_it, Flag.DENY, facts, source)
+    verdict = evaluate(mesh.policies_for(own), facts)
     if isinstance(verdict, Denial):
-        return Answer(401, verdict.reason, Flag.DENY)
-    forwarded = parse_forwarded(request.headers.get(FORWARDED, ""))
-    client = _client(forwarded.client, request.remote)
+        return Answer(401, verdict.reason, Flag.DENY, facts, source)
     speaks_proxy = tunnel is not None and tunnel.protocol is TunnelApplicationProtocol.PROXY
     return Deliver(
-        address,
+        facts.destination,
         verdict,
-        client,
-        service=_own_service(mesh, own, forwarded.host),
-        source_workload=_source(mesh, own, request),
-        preamble=build_header(client, target.meant, request.peer) if speaks_proxy else b"",
+        client.address,
+        service=_own_service(mesh, own, parse_forwarded(request.headers.get(FORWARDED, "")).host),
+        source_workload=source,
+        preamble=build_header(client.address, target.meant, client.identity) if speaks_proxy else b"",
     )
 
 
-def _client(claimed: SocketAddress | None, remote: SocketAddress) -> SocketAddress:
-    """The tunnel's source address is proved; only the port of the app's own socket is believed from the header."""
-    return claimed if claimed is not None and claimed.ip == remote.ip else SocketAddress(remote.ip, 0)
+@dataclass(frozen=True, slots=True)
+class _Client:
+    """Who connects: the tunnel's peer, or the one that the pod's waypoint speaks for."""
+
+    address: SocketAddress  # port 0 when nobody says it
+    identity: SpiffeId
+    by_waypoint: bool
+
+
+def _client(mesh: MeshState, own: Workload, request: Connect) -> _Client | Answer:
+    claimed = parse_forwarded(request.headers.get(FORWARDED, "")).client
+    by_waypoint = is_waypoint(mesh, own, request.peer)
+    spoken_for = request.headers.get(SOURCE_IDENTITY) if by_waypoint else None
+    if spoken_for is None:
+        # The tunnel's source address is proved; only the port of the app's own socket is believed from the header.
+        honest = claimed is not None and claimed.ip == request.remote.ip
+        return _Client(
+            claimed if honest and claimed else SocketAddress(request.remote.ip, 0), request.peer, by_waypoint
+        )
+    try:
+        identity = SpiffeId.parse(spoken_for)
+    except ValueError as error:
+        return Answer(400, f"the waypoint {request.peer} names a client that is none: {error}")
+    if claimed is None:
+        return Answer(400, f"the waypoint {request.peer} does not say at which address its client {identity} is")
+    return _Client(claimed, identity, by_waypoint)
 
 
 def _own_service(mesh: MeshState, own: Workload, hostname: str) -> str:
@@ -167,9 +208,9 @@ def _own_service(mesh: MeshState, own: Workload, hostname: str) -> str:
     return service.hostname if service is not None and service.key in own.services else ""
 
 
-def _source(mesh: MeshState, own: Workload, request: Connect) -> WorkloadUid | None:
-    """The workload at the peer's address, if it has the identity that the peer has proved."""
+def _source(mesh: MeshState, own: Workload, request: Connect, facts: ConnectionFacts) -> WorkloadUid | None:
+    """The workload at the client's address, if it has the identity that the client has proved."""
     if request.headers.get(FORWARDED_NETWORK, own.network) != own.network:
         return None
-    found = mesh.workload_at(own.network, request.remote.ip)
-    return found.uid if found is not None and found.identity == request.peer else None
+    found = mesh.workload_at(own.network, facts.source)
+    return found.uid if found is not None and found.identity == facts.peer else None

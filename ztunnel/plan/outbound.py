@@ -1,6 +1,7 @@
 """Where a connection that a pod opens goes: past the mesh, through a tunnel, or nowhere.
 
-A service's address comes before a pod's, a service's waypoint before its endpoints, a pod's waypoint before the pod.
+A service's address comes before a pod's, a service's waypoint before its endpoints, a pod's waypoint before the pod; a
+waypoint that takes ALL of a pod's connections also those to a service that has none itself, once the pod is drawn.
 What the mesh demands and cannot give is refused, never sent in plain text.
 """
 
@@ -11,6 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from mesh.model.address import SocketAddress, is_loopback
+from mesh.model.balance import Chance, Dial, Unavailable, Upstream, choose_ip, choose_upstream
 from mesh.model.identity import SpiffeId
 from mesh.model.ports import HBONE, PROXY_PORTS
 from mesh.model.state import MeshState
@@ -19,11 +21,13 @@ from mesh.model.workload import (
     LoadBalancingMode,
     Service,
     TunnelProtocol,
+    WaypointBinding,
+    WaypointFailure,
     Workload,
     WorkloadUid,
 )
-from ztunnel.plan.balance import Dial, Unavailable, Upstream, choose_ip, choose_upstream
-from ztunnel.plan.plan import Chance, Flag, OutboundPlan, PassThrough, Refuse, Tunnel
+from ztunnel.plan.bound import name
+from ztunnel.plan.plan import Flag, OutboundPlan, PassThrough, Refuse, Tunnel
 
 
 def plan_outbound(
@@ -56,19 +60,25 @@ def plan_outbound(
 def _to_service(dial: Dial, service: Service) -> OutboundPlan:
     waypoint = _waypoint_of(service, dial.chance)
     if waypoint is not None and not _is_waypoint(dial, waypoint):
-        return _to_waypoint(dial, waypoint, f"service {service.key}", service.hostname)
+        plan = _to_waypoint(dial, waypoint, f"service {service.key}", service.hostname)
+        if not _may_do_without(plan, service.waypoint_failure):
+            return plan
     if service.load_balancing is not None and service.load_balancing.mode is LoadBalancingMode.PASSTHROUGH:
         return PassThrough(dial.destination, f"service {service.key} is passed through", service.hostname)
     upstream = choose_upstream(dial, service)
     if isinstance(upstream, Unavailable):
         return Refuse(upstream.reason)
+    if upstream.workload.waypoint_binding is WaypointBinding.ALL:
+        by_waypoint = _to_own_waypoint(dial, upstream.workload, service.hostname)
+        if by_waypoint is not None:
+            return by_waypoint
     return _direct(dial.source, upstream, service)
 
 
 def _to_workload(dial: Dial, target: Workload) -> OutboundPlan:
-    waypoint = target.waypoint
-    if waypoint is not None and target.uid != dial.source.uid and not _is_waypoint(dial, waypoint):
-        return _to_waypoint(dial, waypoint, f"workload {target.uid}")
+    plan = _to_own_waypoint(dial, target)
+    if plan is not None:
+        return plan
     if target.uid in dial.avoid:
         return Refuse(f"workload {target.uid} could not be reached")
     return _direct(dial.source, Upstream(target, dial.destination))
@@ -99,6 +109,19 @@ def _waypoint_of(service: Service, chance: Chance) -> GatewayAddress | None:
     return service.waypoint
 
 
+def _to_own_waypoint(dial: Dial, target: Workload, hostname: str = "") -> Tunnel | Refuse | None:
+    """The way to `target` by the waypoint of the workload itself; None if it is to be dialled directly."""
+    waypoint = target.waypoint
+    if waypoint is None or target.uid == dial.source.uid or _is_waypoint(dial, waypoint):
+        return None
+    plan = _to_waypoint(dial, waypoint, f"workload {target.uid}", hostname)
+    return None if _may_do_without(plan, target.waypoint_failure) else plan
+
+
+def _may_do_without(plan: Tunnel | Refuse, failure: WaypointFailure) -> bool:
+    return isinstance(plan, Refuse) and failure is WaypointFailure.OPEN
+
+
 def _is_waypoint(dial: Dial, waypoint: GatewayAddress) -> bool:
     """Whether the caller is that waypoint: what it sends has been through it."""
     found = dial.mesh.gateway(waypoint, dial.source.network, dial.source.namespace)
@@ -111,7 +134,7 @@ def _to_waypoint(dial: Dial, waypoint: GatewayAddress, bound: str, hostname: str
     """A tunnel to one pod of the waypoint, in it CONNECT to the address as the app dialled it."""
     found = dial.mesh.gateway(waypoint, dial.source.network, dial.source.namespace)
     if found is None:
-        return Refuse(f"the waypoint {_gateway_name(waypoint)} of {bound} is not known")
+        return Refuse(f"the waypoint {name(waypoint)} of {bound} is not known")
     there = replace(dial, destination=SocketAddress(dial.destination.ip, waypoint.hbone_port or HBONE))
     upstream = choose_upstream(there, found) if isinstance(found, Service) else _waypoint_workload(there, found)
     if isinstance(upstream, Unavailable):
@@ -135,11 +158,6 @@ def _waypoint_workload(dial: Dial, waypoint: Workload) -> Upstream | Unavailable
     if ip is None:
         return Unavailable(f"workload {waypoint.uid} has no address")
     return Upstream(waypoint, SocketAddress(ip, dial.destination.port))
-
-
-def _gateway_name(waypoint: GatewayAddress) -> str:
-    destination = waypoint.destination
-    return destination if isinstance(destination, str) else f"{destination.network}/{destination.ip}"
 
 
 def _identities(workload: Workload, names: Iterable[str]) -> frozenset[SpiffeId]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -10,8 +9,7 @@ from mesh.model.address import SocketAddress
 from mesh.model.identity import SpiffeId
 from mesh.model.workload import WorkloadUid
 from mesh.policy.evaluate import Permit
-
-Chance = Callable[[], float]  # a number in [0, 1), as random.random gives
+from mesh.policy.match import ConnectionFacts
 
 
 class Flag(StrEnum):
@@ -84,6 +82,8 @@ class Answer:
     status: int
     reason: str
     flag: Flag = Flag.NONE
+    facts: ConnectionFacts | None = None  # who it was, as far as that was found out
+    source_workload: WorkloadUid | None = None
 
 
 InboundPlan = Deliver | Answer

@@ -20,12 +20,14 @@ class Arrivals:
         self._seconds = seconds
         self._waiting: dict[Hashable, list[_Wait]] = {}
         self._count = 0
+        self.refused = 0  # calls that did not wait, because so many did
 
     def __len__(self) -> int:
         return self._count
 
     def wait(self, key: Hashable, callback: Callable[[bool], None]) -> None:
         if self._count >= MOST:
+            self.refused += 1
             callback(False)
             return
         wait = _Wait(self, key, callback)

@@ -8,6 +8,10 @@ from mesh.identity.errors import TlsFailed
 from mesh.identity.tls import TlsIdentity, TlsSession, client_context, server_context
 from mesh.model.identity import SpiffeId
 
+# Reasons that are kept, besides certificates: more service accounts than a node has pods. Accounts come and go for as
+# long as the node lives; whose reason is forgotten is refused a little later, without it.
+MOST_REASONS = 4096
+
 
 class Certificates:
     """By identity; `changed` is told of an identity that has a new certificate, or no longer one."""
@@ -32,8 +36,14 @@ class Certificates:
 
     def miss(self, identity: SpiffeId, reason: str) -> None:
         self._held.pop(identity, None)
+        self._missing.pop(identity, None)
+        if len(self._missing) >= MOST_REASONS:
+            del self._missing[next(iter(self._missing))]  # the oldest
         self._missing[identity] = reason
         self._changed(identity)
+
+    def counters(self) -> dict[str, int]:
+        return {"certificates": len(self._held), "certificates_missing": len(self._missing)}
 
     def known(self, identity: SpiffeId) -> bool:
         """Whether there is an answer, be it that there is no certificate."""

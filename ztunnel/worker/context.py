@@ -29,6 +29,10 @@ class Capture(Protocol):
         """Before connect: the app that is dialled sees `client` as its peer. Raises OSError."""
 
 
+class OpenTunnel(Protocol):
+    def unsent(self) -> int: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     loop: Loop
@@ -40,4 +44,4 @@ class Context:
     book: Book
     lingering: Lingering
     chance: Callable[[], float]
-    tunnels: set[object] = field(default_factory=set)  # from their first byte until they are closed
+    tunnels: set[OpenTunnel] = field(default_factory=set)  # from their first byte until they are closed

@@ -81,7 +81,11 @@ class DnsProxy:
         if reply is not None:
             self._reply(sock, reply, source)
             return
-        if resolver is None or len(self._exchanges) >= MAX_EXCHANGES:
+        if resolver is None:
+            self._reply(sock, context.failure(data), source)
+            return
+        if len(self._exchanges) >= MAX_EXCHANGES:
+            context.counts["dns_refused"] += 1
             self._reply(sock, context.failure(data), source)
             return
 

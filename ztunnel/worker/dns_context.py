@@ -24,6 +24,16 @@ from ztunnel.worker.loop import Loop
 
 RESOLVER_TIMEOUT = 5.0  # seconds: what stub resolvers themselves wait before they ask the next one (resolv.conf(5))
 
+COUNTED = (
+    "dns_queries",
+    "dns_answered",
+    "dns_forwarded",
+    "dns_failed",
+    "dns_malformed",
+    "dns_refused",
+    "dns_undelivered",
+)
+
 OpenSocket = Callable[[int, int], socket.socket]
 Resolver = Callable[[SocketAddress, socket.socket], SocketAddress | None]
 

@@ -11,12 +11,13 @@ from collections import Counter
 from dataclasses import replace
 
 from mesh.hbone import SERVER_LIMITS, ErrorCode, Limits
+from mesh.hbone.connect_headers import refusal_headers, response_headers
 from mesh.identity.peers import check_client
 from mesh.identity.tls import TlsSession
 from mesh.model.address import SocketAddress
 from mesh.model.identity import SpiffeId
-from ztunnel.plan.headers import response_headers
-from ztunnel.plan.inbound import Connect, plan_inbound
+from mesh.policy.match import ConnectionFacts
+from ztunnel.plan.inbound import Connect, denial, plan_inbound
 from ztunnel.plan.plan import Answer, Deliver, Flag
 from ztunnel.worker.connections import HBONE, INBOUND, Record
 from ztunnel.worker.context import Context
@@ -87,6 +88,7 @@ class Gate:
         self._tunnels: dict[ServerTunnel, None] = {}
         self._peers: Counter[str] = Counter()  # tunnels by the peer's address, handshakes included
         self._refused = 0
+        self._broken = 0  # tunnels of peers that were who they should be, and then broke a rule or fell silent
 
     def accept(self, pod: Pod, sock: socket.socket, local: SocketAddress, remote: SocketAddress) -> None:
         """A connection to the pod's port 15008; it waits a little for a new pod's workload and certificate."""
@@ -120,7 +122,9 @@ class Gate:
         self._peers[tunnel.remote.ip] -= 1
         if not self._peers[tunnel.remote.ip]:
             del self._peers[tunnel.remote.ip]
-        if not established:
+        if established:
+            self._broken += bool(reason)
+        else:
             self.refused(tunnel.pod, tunnel.local, tunnel.remote, Flag.TLS_FAILURE, reason)
 
     def count_refusal(self) -> None:
@@ -146,6 +150,7 @@ class Gate:
             "inbound_streams": sum(len(tunnel.streams) for tunnel in self._tunnels),
             "inbound_held_bytes": sum(tunnel.held() for tunnel in self._tunnels),
             "inbound_tunnels_refused": self._refused,
+            "inbound_tunnels_broken": self._broken,
             "inbound_peers": len(self._peers),
             "inbound_handshakes": sum(len(tunnels) for tunnels in self._handshakes.values()),
         }
@@ -203,7 +208,7 @@ class Arrival:
 class Request:
     """One CONNECT until its bytes flow (occupants.Occupant)."""
 
-    __slots__ = ("_context", "_dial", "_early", "_ended", "_plan", "_record", "_stream", "_tunnel")
+    __slots__ = ("_context", "_decided", "_dial", "_early", "_ended", "_plan", "_record", "_stream", "_tunnel")
 
     def __init__(self, context: Context, tunnel: ServerTunnel, stream: int) -> None:
         self._context = context
@@ -213,6 +218,7 @@ class Request:
         self._ended = False
         self._dial: Dial | None = None
         self._plan: Deliver | None = None
+        self._decided = 0  # the mesh's generation then
         self._record = Record(INBOUND, HBONE, tunnel.pod.uid, tunnel.remote, tunnel.local)
         self._record.source_identity = tunnel.peer
         self._record.destination_identity = tunnel.identity
@@ -231,16 +237,21 @@ class Request:
         )
         plan = plan_inbound(self._context.mesh, tunnel.pod.uid, request)
         if isinstance(plan, Answer):
+            if plan.facts is not None:
+                self._found_out(plan.facts)
+            self._record.peer_workload = plan.source_workload
             self._answer(plan.status, plan.flag, plan.reason)
         else:
             self._deliver(plan)
 
     def _deliver(self, plan: Deliver) -> None:
         self._plan = plan
+        self._decided = self._context.mesh.generation
         client = plan.client if plan.client.port else SocketAddress(plan.client.ip, self._tunnel.remote.port)
         record = self._record
+        self._found_out(plan.permit.facts)
         record.source = client
-        record.destination = record.actual = plan.address
+        record.actual = plan.address
         record.destination_service = plan.service
         record.peer_workload = plan.source_workload
         self._context.book.open(record)
@@ -248,6 +259,14 @@ class Request:
         # Still in this turn, but after all that was received with it: who resets at once is answered nothing, costs no
         # dial, and is counted as one who resets before the response.
         self._context.loop.soon(self._dial_app)
+
+    def _found_out(self, facts: ConnectionFacts) -> None:
+        """Who connects to what: a waypoint speaks for its client."""
+        record = self._record
+        if facts.source != record.source.ip:
+            record.source = SocketAddress(facts.source, 0)
+        record.source_identity = facts.peer
+        record.destination = facts.destination
 
     def _dial_app(self) -> None:
         if self._dial is None:  # reset meanwhile
@@ -263,6 +282,11 @@ class Request:
         plan, tunnel, record = self._plan, self._tunnel, self._record
         assert plan is not None
         told, self._dial = self._dial.told if self._dial else 0, None
+        mesh = self._context.mesh
+        if mesh.generation != self._decided and (reason := denial(mesh, tunnel.pod.uid, plan.permit)):
+            reset(self._context.loop, sock)
+            self._answer(401, Flag.DENY, reason)
+            return
         if plan.preamble and sock.send(plan.preamble) < len(plan.preamble):
             reset(self._context.loop, sock)
             self._answer(503, Flag.CONNECT, "the app does not take the PROXY header")
@@ -281,7 +305,7 @@ class Request:
         self._answer(503, Flag.CONNECT, reason)
 
     def _answer(self, status: int, flag: Flag, reason: str) -> None:
-        self._tunnel.respond(self._stream, status, end=True)
+        self._tunnel.respond(self._stream, status, refusal_headers(reason), end=True)
         self._leave(flag, reason)
 
     def _leave(self, flag: Flag, reason: str) -> None:

@@ -23,6 +23,7 @@ class Lingering:
     def __init__(self, loop: Loop) -> None:
         self._loop = loop
         self._open: set[_Closing] = set()
+        self.skipped = 0  # ends that may not have arrived, because so many lingered
 
     def __len__(self) -> int:
         return len(self._open)
@@ -35,6 +36,7 @@ class Lingering:
             self._loop.discard(sock)
             return
         if len(self._open) >= MOST:
+            self.skipped += 1
             self._loop.discard(sock)
             return
         closing = _Closing(self._loop, sock, self._open)

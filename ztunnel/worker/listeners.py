@@ -84,6 +84,7 @@ class Listener:
         self._listeners = listeners
         self._loop = loop
         self._sock = sock
+        self._family = sock.family
         self._accepted = accepted
 
     def event(self, event: int) -> None:
@@ -92,7 +93,8 @@ class Listener:
     def accept(self, most: int) -> None:
         for _ in range(most):
             try:
-                sock, address = self._sock.accept()
+                # What socket.accept does, without asking the listener anew what family and type it has (3 us).
+                descriptor, address = self._sock._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
                 return
             except OSError as error:
@@ -103,7 +105,8 @@ class Listener:
                     return
                 log.warning("a connection ended before it was accepted: %s", say(error.errno or 0))
                 continue
-            if sock.fileno() >= self._listeners.ceiling:
+            sock = socket.socket(self._family, socket.SOCK_STREAM, 0, descriptor)
+            if descriptor >= self._listeners.ceiling:
                 reset(self._loop, sock)
                 self._listeners.exhausted(self)
                 return

@@ -121,6 +121,11 @@ class Loop:
             heapq.heapify(self._timers)
             self._cancelled = 0
 
+    @property
+    def timers(self) -> int:
+        """Those that were cancelled and not cleaned up yet included."""
+        return len(self._timers)
+
     def stop(self) -> None:
         self._running = False
 

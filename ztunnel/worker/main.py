@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import resource
 import signal
 import socket
 import sys
@@ -14,9 +13,10 @@ from pathlib import Path
 
 from ebpf.node import Capture as KernelCapture
 from ebpf.node import NotLoaded
+from mesh.runtime.descriptors import raise_descriptor_limit
 from mesh.runtime.lines import LineWriter
 from mesh.runtime.logs import configure, parse_levels
-from mesh.runtime.pages import forget_startup_code
+from mesh.runtime.pages import forget_startup_code, give_large_buffers_back
 from ztunnel.channel import WorkerChannel
 from ztunnel.worker.context import Capture
 from ztunnel.worker.loop import IN
@@ -24,6 +24,9 @@ from ztunnel.worker.settings import Settings
 from ztunnel.worker.worker import Worker
 
 PINS = "AMBIT_BPF_PINS"
+SETTLED = (
+    2.0  # seconds until the mesh and the certificates have been taken in, for most: what they need is start-up too
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -48,10 +51,13 @@ def serve(feed: socket.socket, capture: Capture, settings: Settings) -> None:
     """Runs until the agent says Drain, or SIGTERM or SIGINT comes, and the connections have ended."""
     lines = LineWriter(sys.stderr.fileno())
     configure(lines, os.environ.get("LOG_FORMAT") == "json", parse_levels(os.environ.get("RUST_LOG", "info")))
-    _raise_descriptor_limit()
+    raise_descriptor_limit()
+    give_large_buffers_back()
     worker = Worker(WorkerChannel(feed), capture, settings)
+    worker.lines = lines
     _drain_on_signals(worker, settings)
     forget_startup_code()
+    worker.loop.later(SETTLED, forget_startup_code)
     try:
         worker.run()
     finally:
@@ -63,12 +69,6 @@ def _open_capture(environment: Mapping[str, str]) -> KernelCapture:
     if not pins:
         raise ValueError(f"environment variable {PINS} must name the directory of the pinned eBPF programs")
     return KernelCapture.open(Path(pins))
-
-
-def _raise_descriptor_limit() -> None:
-    """Two descriptors per connection: the soft limit of 1024 is for programs that use select()."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _drain_on_signals(worker: Worker, settings: Settings) -> None:

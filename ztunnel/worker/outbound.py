@@ -10,9 +10,9 @@ import random
 import socket
 
 from mesh.hbone import ErrorCode, GoingAway, TooManyStreams
+from mesh.hbone.connect_headers import refusal, request_headers
 from mesh.model.address import SocketAddress
 from mesh.model.workload import Workload, WorkloadUid
-from ztunnel.plan.headers import request_headers
 from ztunnel.plan.outbound import plan_outbound
 from ztunnel.plan.plan import Flag, PassThrough, Refuse, Tunnel
 from ztunnel.worker.connections import HBONE, OUTBOUND, TCP, Record
@@ -181,10 +181,11 @@ class Outbound:
         return self._sock is None
 
     def tunnel_failed(self, flag: Flag, reason: str) -> None:
-        """Another endpoint may do, if a service was dialled."""
+        """Another endpoint may do, if a service was dialled, or another pod of the waypoint."""
         plan = self._plan
         assert plan is not None
-        if plan.service and self._attempts < ATTEMPTS and flag in (Flag.CONNECT, Flag.NETWORK_POLICY):
+        several = bool(plan.service) or plan.via_waypoint
+        if several and self._attempts < ATTEMPTS and flag in (Flag.CONNECT, Flag.NETWORK_POLICY):
             self._avoid |= {plan.workload}
             other = plan_outbound(
                 self._context.mesh, self._pod.uid, self._record.destination, self._context.chance, self._avoid
@@ -258,7 +259,9 @@ class Outbound:
         assert tunnel is not None
         if status != 200:
             self._cancel()
-            self._refuse(Flag.CONNECT, f"{self._record.actual} answered CONNECT with status {status}")
+            why = refusal(headers)
+            said = f"{self._record.actual} answered CONNECT with status {status}{why and ': '}{why}"
+            self._refuse(Flag.CONNECT, said)
             return
         sock, record = self._leave(), self._record
         stream = Stream(tunnel, self._stream, sock, record.finished)

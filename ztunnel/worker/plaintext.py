@@ -6,7 +6,7 @@ import socket
 
 from mesh.model.address import SocketAddress
 from mesh.policy.evaluate import Permit
-from ztunnel.plan.inbound import plan_plaintext
+from ztunnel.plan.inbound import denial, plan_plaintext
 from ztunnel.plan.plan import Answer, Deliver, Flag
 from ztunnel.worker.connections import INBOUND, TCP, Record
 from ztunnel.worker.context import Context
@@ -29,6 +29,7 @@ class Plaintext:
         self._remote = remote
         self._record = Record(INBOUND, TCP, pod.uid, remote, local)
         self._dial: Dial | None = None
+        self._decided = 0  # the mesh's generation then
 
     def begin(self) -> None:
         assert self._sock is not None
@@ -43,11 +44,13 @@ class Plaintext:
             return
         plan = plan_plaintext(self._context.mesh, self._pod.uid, self._local, self._remote)
         if isinstance(plan, Answer):
+            self._record.peer_workload = plan.source_workload
             self._refuse(plan.flag, plan.reason)
         else:
             self._deliver(plan)
 
     def _deliver(self, plan: Deliver) -> None:
+        self._decided = self._context.mesh.generation
         self._record.actual = plan.address
         self._record.peer_workload = plan.source_workload
         self._context.book.open(self._record)
@@ -64,6 +67,12 @@ class Plaintext:
     def _connected(self, server: socket.socket, permit: Permit) -> None:
         client, record = self._sock, self._record
         assert client is not None
+        mesh = self._context.mesh
+        if mesh.generation != self._decided and (reason := denial(mesh, self._pod.uid, permit)):
+            self._dial = None
+            reset(self._context.loop, server)
+            self._refuse(Flag.DENY, reason)
+            return
         self._sock = self._dial = None
         relay = Relay(self._context.loop, client, server, record.finished)
         record.carrier = relay

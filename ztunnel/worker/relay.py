@@ -43,6 +43,9 @@ class Relay:
         """Bytes from client to server, and back."""
         return self._client.taken, self._server.taken
 
+    def held(self) -> int:
+        return self._client.held() + self._server.held()
+
     def cut(self, reason: str) -> None:
         self.abort(reason)
 
@@ -118,10 +121,14 @@ class _Half:
         elif size == CHUNK or self.hangup:
             self._pull_soon()
 
+    def held(self) -> int:
+        return len(self._backlog)
+
     def drain(self) -> None:
         """The other socket takes more."""
         if self._backlog:
-            self._backlog = self._backlog[self._send(self._backlog) :]
+            sent = self._send(self._backlog)
+            self._backlog = self._backlog[sent:]
             if not self._backlog:
                 self._pull_soon()
 

@@ -73,6 +73,11 @@ class Tunnel(Occupants, ABC):
         connection = self._connection
         return connection is not None and not self.closed and not self.retired and not connection.is_going_away
 
+    def unsent(self) -> int:
+        """Bytes for the peer that the kernel has not taken: staged frames, and ciphertext."""
+        staged = self._connection.staged if self._connection is not None else 0
+        return staged + (len(self._pending) if self._pending is not None else 0)
+
     # --- for streams
 
     def reserve(self, stream: int) -> memoryview | None:

@@ -13,20 +13,19 @@ from mesh.model.identity import SpiffeId
 from mesh.model.state import MeshState
 from mesh.model.update import MeshUpdate
 from mesh.model.workload import WorkloadUid
-from mesh.policy.evaluate import Denial, Permit, evaluate
-from mesh.policy.match import ConnectionFacts
+from mesh.runtime.lines import LineWriter
 from ztunnel import feed
 from ztunnel.channel import ChannelBroken, WorkerChannel
 from ztunnel.dns.resolve import Client, Zone
 from ztunnel.feed import SocketRole
-from ztunnel.plan.plan import Flag
 from ztunnel.worker.arrivals import Arrivals
 from ztunnel.worker.certificates import Certificates
-from ztunnel.worker.connections import Book
+from ztunnel.worker.connections import TCP, Book
 from ztunnel.worker.context import Capture, Context
 from ztunnel.worker.dns import DnsProxy
-from ztunnel.worker.dns_context import DnsContext
+from ztunnel.worker.dns_context import COUNTED, DnsContext
 from ztunnel.worker.inbound import Gate
+from ztunnel.worker.judge import Judge
 from ztunnel.worker.lingering import Lingering
 from ztunnel.worker.listeners import Listeners, local_address
 from ztunnel.worker.loop import IN, OUT, Loop
@@ -47,6 +46,7 @@ class Worker:
 
     def __init__(self, channel: WorkerChannel, capture: Capture, settings: Settings) -> None:
         self.loop = Loop()
+        self.lines: LineWriter | None = None  # where the log goes, if that is counted
         self._settings = settings
         self._channel: WorkerChannel | None = channel
         self._pods: dict[WorkloadUid, Pod] = {}
@@ -67,6 +67,7 @@ class Worker:
             self._lingering_sockets,
             random.random,
         )
+        self._judge = Judge(self.loop, self._mesh, self._book)
         self._pool = Pool(self._context)
         self._gate = Gate(self._context)
         self._listeners = Listeners(self.loop)
@@ -95,6 +96,7 @@ class Worker:
             if changed:
                 self._tell(feed.Ready(tuple(self._pods)))
         except ChannelBroken as error:
+            self._tell(feed.Misunderstood(str(error)))  # an agent that has gone does not hear it
             self._agent_gone(str(error))
 
     def _agent_gone(self, reason: str) -> None:
@@ -150,14 +152,27 @@ class Worker:
         self._tell(feed.Connections(number, connections, self.counters()))
 
     def counters(self) -> dict[str, int]:
+        """What is in each queue now (docs/limits.md), and how often something did not fit."""
+        channel = self._channel
         return {
             "pods": len(self._pods),
             "connections": len(self._book),
             "connections_waiting_for_agent": len(self._arrivals),
+            "connections_refused_waiting": self._arrivals.refused,
+            "passed_held_bytes": sum(record.held() for record in self._book.live() if record.protocol == TCP),
             "tunnels": len(self._context.tunnels),
+            "tunnels_unsent_bytes": sum(tunnel.unsent() for tunnel in self._context.tunnels),
             "lingering": len(self._lingering_sockets),
+            "lingering_skipped": self._lingering_sockets.skipped,
             "accept_pauses": self._listeners.pauses,
-            "records_dropped": self._channel.dropped if self._channel else 0,
+            "timers": self.loop.timers,
+            "records_waiting": self._book.waiting,
+            "records_unsent_bytes": channel.unsent if channel else 0,
+            "records_dropped": channel.dropped if channel else 0,
+            "log_lines_dropped": self.lines.dropped if self.lines else 0,
+            "dns_waiting": sum(pod.dns.outstanding for pod in self._pods.values() if pod.dns is not None),
+            **self._certificates.counters(),
+            **dict.fromkeys(COUNTED, 0),
             **self._dns_counts,
             **self._pool.counters(),
             **self._gate.counters(),
@@ -172,22 +187,7 @@ class Worker:
                 self._arrivals.came(key)
         policies_changed = update.replace or update.policies or update.removed_policies
         if policies_changed or any(workload.uid in self._pods for workload in update.workloads):
-            self._judge_again()
-
-    def _judge_again(self) -> None:
-        """Connections that policy does not allow any more are cut."""
-        verdicts: dict[tuple[WorkloadUid, ConnectionFacts], Permit | Denial] = {}
-        for record in self._book.live():
-            own = self._mesh.workload(record.workload)
-            if record.permit is None or record.carrier is None or own is None:
-                continue
-            case = record.workload, record.permit.facts
-            if case not in verdicts:
-                verdicts[case] = evaluate(self._mesh.policies_for(own), record.permit.facts)
-            verdict = verdicts[case]
-            if isinstance(verdict, Denial):
-                record.flag = Flag.DENY
-                record.carrier.cut(f"cut because policy has changed: {verdict.reason}")
+            self._judge.policy_changed()
 
     def _certificate_changed(self, identity: SpiffeId) -> None:
         self._pool.certificate_changed(identity)
