@@ -7,9 +7,11 @@ import logging
 import random
 from collections.abc import Callable
 
+from controller.authority.authentication import PodIdentity
 from controller.compile.compiler import Changes, Compiler
 from controller.compile.index import WATCHED
 from controller.compile.options import MeshOptions
+from controller.compile.published import NO_ROUTING, RoutingUpdate
 from controller.store.interface import Change, Store, StoreError
 from mesh.model.update import MeshUpdate
 from mesh.runtime.backoff import Backoff
@@ -29,7 +31,7 @@ class Follower:
         self,
         store: Store,
         options: MeshOptions,
-        publish: Callable[[MeshUpdate], None],
+        publish: Callable[[MeshUpdate, RoutingUpdate], None],
         look_at_problems: Callable[[Compiler, Changes], None],
     ) -> None:
         self._store = store
@@ -43,6 +45,10 @@ class Follower:
     def runs_on_node(self, node: str, namespace: str, service_account: str) -> bool:
         """As of the last event, published or not."""
         return self.compiler.index.runs_on_node(node, namespace, service_account)
+
+    def waypoint_of(self, pod: PodIdentity) -> str | None:
+        """As `runs_on_node`: the waypoint that the pod belongs to."""
+        return self.compiler.index.waypoint_of_pod(pod.namespace, pod.pod, pod.uid, pod.service_account)
 
     async def run(self) -> None:
         """Does not end. A store that fails later on is tried again, the mesh staying as it is; raises StoreError only
@@ -75,7 +81,7 @@ class Follower:
             self._gathering = None
         self.compiler = compiler
         changes = compiler.changes()
-        self._publish(compiler.everything())
+        self._publish(compiler.everything(), compiler.all_routing())
         self._look_at_problems(compiler, changes)
         self.synced.set()
 
@@ -86,6 +92,6 @@ class Follower:
     def _pass_on(self) -> None:
         self._gathering = None
         changes = self.compiler.changes()
-        if changes.update != _UNCHANGED:
-            self._publish(changes.update)
+        if changes.update != _UNCHANGED or changes.routing != NO_ROUTING:
+            self._publish(changes.update, changes.routing)
         self._look_at_problems(self.compiler, changes)

@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +19,11 @@ from typing import Any, Protocol
 from controller.authority.authentication import Authenticator
 from controller.authority.issuer import Issuer, load_or_create, obtain
 from controller.authority.tokens import KEY_FILE, TokenAuthenticator
+from controller.compile.waypoint_objects import Runtime
 from controller.settings import Cluster, Settings
 from controller.store.directory import DirectoryStore
 from controller.store.interface import Store, StoreError
+from mesh.model.ports import CONTROLLER
 from mesh.runtime.backoff import Backoff
 
 log = logging.getLogger("home")
@@ -28,6 +31,11 @@ log = logging.getLogger("home")
 CA_DIRECTORY = "ca"  # in the state directory
 SERVICE = "ambit-controller"  # the Service by which ztunnels reach us, whatever replica
 MEND_SECONDS = 30.0  # how often the one who writes looks whether the root is still where nodes look for it
+
+# Containers of local mode see this machine's files, so what is mounted needs a place that every machine has; and the
+# program is where we are, perhaps in a home directory that only its owner may enter.
+_ROOT = Path(__file__).resolve().parents[1]
+_LOCALLY = ("/mnt", (("PYTHONPATH", str(_ROOT)), ("PYTHONUNBUFFERED", "1")), _ROOT.stat().st_uid)
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -40,13 +48,16 @@ class Problematic(Store, Protocol):
 
 @dataclass(frozen=True)
 class Home:
-    """`lead` runs what must not be done by two at once; it does not end."""
+    """`lead` runs what must not be done by two at once; it does not end. `waypoints` is how waypoints run, if they are
+    to be made; `collects` whether nobody else deletes what belongs to what is gone."""
 
     store: Problematic
     issuer: Issuer
     authenticator: Authenticator
     names: tuple[str, ...]
     lead: Callable[[Work], Coroutine[Any, Any, None]]
+    waypoints: Runtime | None
+    collects: bool
 
 
 async def open_home(settings: Settings) -> Home:
@@ -60,7 +71,9 @@ def _in_directory(root: Path, settings: Settings) -> Home:
     """The only controller of its machine: it always leads."""
     store = DirectoryStore(root)
     issuer = load_or_create(settings.state / CA_DIRECTORY, settings.mesh.trust_domain, datetime.now(UTC))
-    return Home(store, issuer, TokenAuthenticator(settings.state / KEY_FILE), settings.names, lambda work: work())
+    authenticator = TokenAuthenticator(settings.state / KEY_FILE)
+    runtime = Runtime("", (sys.executable, "-m", "waypoint"), str(settings.listen), issuer.roots, *_LOCALLY)
+    return Home(store, issuer, authenticator, settings.names, lambda work: work(), runtime, collects=True)
 
 
 async def _in_cluster(cluster: Cluster, settings: Settings) -> Home:
@@ -96,7 +109,10 @@ async def _in_cluster(cluster: Cluster, settings: Settings) -> Home:
 
     authenticator = TokenReviewAuthenticator(server, namespace)
     names = (*settings.names, *service_names(namespace, settings.mesh.cluster_domain))
-    return Home(store, issuer, authenticator, names, lead)
+    address = f"{SERVICE}.{namespace}.svc.{settings.mesh.cluster_domain}:{CONTROLLER}"
+    command = ("python", "-m", "waypoint")
+    runtime = Runtime(settings.waypoint_image, command, address, issuer.roots) if settings.waypoint_image else None
+    return Home(store, issuer, authenticator, names, lead, runtime, collects=False)
 
 
 async def _patiently(work: Callable[[], Awaitable[Issuer]]) -> Issuer:

@@ -7,9 +7,11 @@ import signal
 from collections.abc import Coroutine
 from typing import Any
 
-from controller import report
+from controller import collector, report
 from controller.admin import Admin
 from controller.authority.authority import Authority
+from controller.compile.compiler import Changes, Compiler
+from controller.deploying import Deployer
 from controller.follow import Follower
 from controller.home import open_home
 from controller.publish.publisher import Publisher
@@ -21,6 +23,7 @@ from mesh.runtime.readiness import Readiness
 
 async def run(settings: Settings) -> None:
     """Until SIGTERM or SIGINT. Raises StoreError, AuthorityError, ListenError, AdminError when it cannot begin."""
+    collector.expect_much()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
@@ -31,9 +34,20 @@ async def _controller(settings: Settings) -> None:
     """Until cancelled."""
     home = await open_home(settings)
     publisher, writer = Publisher(), StatusWriter(home.store)
-    follower = Follower(home.store, settings.mesh, publisher.update, writer.look)
+    deployer = Deployer(home.store, home.waypoints, settings.mesh, home.collects)
+
+    def look(compiler: Compiler, changes: Changes) -> None:
+        writer.look(compiler, changes)
+        deployer.look(compiler, changes.examined)
+
+    async def write() -> None:
+        """What only one controller does."""
+        await _first(writer.run(), deployer.run())
+
+    follower = Follower(home.store, settings.mesh, publisher.update, look)
     authority = Authority(home.issuer, settings.mesh.trust_domain)
-    server = serve(settings.listen, publisher, authority, home.authenticator, follower.runs_on_node, home.names)
+    callers = (home.authenticator, follower.runs_on_node, follower.waypoint_of)
+    server = serve(settings.listen, publisher, authority, *callers, home.names)
     readiness = Readiness(objects="the objects have not all been read", listening="ztunnels cannot connect yet")
 
     async def status() -> dict[str, Any]:
@@ -44,6 +58,7 @@ async def _controller(settings: Settings) -> None:
     async def serve_ztunnels() -> None:
         """Only once all is known: before, a certificate would be refused for no good reason."""
         await follower.synced.wait()
+        collector.keep_all()
         readiness.met("objects")
         address = await server.start()
         readiness.met("listening")
@@ -52,7 +67,7 @@ async def _controller(settings: Settings) -> None:
 
     try:
         await admin.start()
-        await _first(follower.run(), home.lead(writer.run), serve_ztunnels())
+        await _first(follower.run(), home.lead(write), serve_ztunnels())
     finally:
         await server.stop()
         await admin.stop()

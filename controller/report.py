@@ -25,7 +25,8 @@ def status(
         "version": publisher.version,
         "objects": _objects(follower.compiler),
         "published": _published(follower.compiler),
-        "ztunnels": [_ztunnel(each) for each in publisher.status()],
+        "ztunnels": [_ztunnel(each) for each in publisher.status() if not each.client.waypoint],
+        "waypoints": [_waypoint(each) for each in publisher.status() if each.client.waypoint],
         "problems": [
             {
                 "kind": problem.key.kind,
@@ -57,7 +58,16 @@ def _published(compiler: Compiler) -> dict[str, int]:
 
 
 def _ztunnel(connection: ConnectionStatus) -> dict[str, Any]:
-    types = {
+    return {"node": connection.client.name, "peer": connection.peer, "types": _types(connection)}
+
+
+def _waypoint(connection: ConnectionStatus) -> dict[str, Any]:
+    client = connection.client
+    return {"waypoint": client.waypoint, "pod": client.name, "peer": connection.peer, "types": _types(connection)}
+
+
+def _types(connection: ConnectionStatus) -> dict[str, Any]:
+    return {
         url.rpartition(".")[2]: {
             "acknowledged": each.acknowledged,
             "waiting": each.waiting,
@@ -65,7 +75,6 @@ def _ztunnel(connection: ConnectionStatus) -> dict[str, Any]:
         }
         for url, each in connection.types.items()
     }
-    return {"node": connection.node, "peer": connection.peer, "types": types}
 
 
 class Metrics(Collector):
@@ -81,7 +90,7 @@ class Metrics(Collector):
         connections = self._publisher.status()
         behind = sum(any(each.waiting for each in connection.types.values()) for connection in connections)
         refused = sum(any(each.rejection for each in connection.types.values()) for connection in connections)
-        yield GaugeMetricFamily("pilot_xds", "Connected ztunnels.", len(connections))
+        yield GaugeMetricFamily("pilot_xds", "Connected ztunnels and waypoints.", len(connections))
         yield GaugeMetricFamily("pilot_services", "Services in the mesh.", services)
         yield GaugeMetricFamily("ambit_workloads", "Workloads that are published.", workloads)
         yield GaugeMetricFamily("ambit_problems", "Objects' problems that are known.", len(compiler.problems()))

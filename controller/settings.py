@@ -16,6 +16,7 @@ from mesh.runtime import logs
 
 DIRECTORY = "directory:"
 KUBERNETES = "kubernetes"
+ISTIO_SYSTEM = "istio-system"
 DEFAULT_ADMIN = "127.0.0.1:15014"  # istiod's port for metrics; loopback, since it shows the whole mesh
 
 
@@ -39,6 +40,7 @@ class Settings:
     names: tuple[str, ...]
     mesh: MeshOptions
     log_levels: Mapping[str, str]
+    waypoint_image: str = ""
 
 
 def read(arguments: Sequence[str]) -> Settings:
@@ -55,6 +57,15 @@ def read(arguments: Sequence[str]) -> Settings:
     parser.add_argument("--trust-domain", default=DEFAULT_TRUST_DOMAIN)
     parser.add_argument("--cluster-domain", default="cluster.local", help="what host names of services end in")
     parser.add_argument("--cluster-id", default="Kubernetes")
+    parser.add_argument(
+        "--root-namespace",
+        action="append",
+        metavar="NAME",
+        help="where policies hold for the whole mesh; repeatable (default: istio-system and --namespace)",
+    )
+    parser.add_argument(
+        "--waypoint-image", default="", help="of the waypoints that Gateways ask for; none are made without it"
+    )
     parser.add_argument("--log", default="info", type=_levels, help="LEVEL or TARGET=LEVEL, comma-separated")
     given = parser.parse_args(arguments)
     store = _store(given)
@@ -62,9 +73,10 @@ def read(arguments: Sequence[str]) -> Settings:
         parser.error(f"argument --store: {given.store!r} is not {stores}")
     if isinstance(store, Path) and given.state is None:
         parser.error(f"argument --state is required with --store {DIRECTORY}PATH")
-    mesh = MeshOptions(given.cluster_id, given.cluster_domain, given.trust_domain)
+    roots = tuple(dict.fromkeys(given.root_namespace or (ISTIO_SYSTEM, given.namespace)))
+    mesh = MeshOptions(given.cluster_id, given.cluster_domain, given.trust_domain, roots)
     state = given.state or Path()
-    return Settings(store, state, given.listen, given.admin, tuple(given.name), mesh, given.log)
+    return Settings(store, state, given.listen, given.admin, tuple(given.name), mesh, given.log, given.waypoint_image)
 
 
 def _store(given: argparse.Namespace) -> Path | Cluster | None:

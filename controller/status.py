@@ -1,14 +1,20 @@
-"""Writes problems into the status of the objects that have them, and takes them away again."""
+"""Writes into the status of objects what is known of them: problems, and conditions of waypoints and routes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from typing import Any
 
-from controller.compile.compiler import Changes, Compiler, Problems
-from controller.conditions import KINDS_WITH_CONDITIONS, is_current, set_condition
+from controller import wanted_status
+from controller.compile.compiler import Changes, Compiler
+from controller.conditions import is_current, set_condition
 from controller.store.interface import Key, NotFound, Store, StoreError
+
+Edit = Callable[[dict[str, Any], str], None]
+"""Of an object's status, and the time."""
 
 log = logging.getLogger("status")
 
@@ -21,7 +27,7 @@ class StatusWriter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._waiting: dict[Key, Problems] = {}
+        self._waiting: dict[Key, tuple[Edit, ...]] = {}
         self._bell = asyncio.Event()
 
     def look(self, compiler: Compiler, changes: Changes) -> None:
@@ -32,13 +38,12 @@ class StatusWriter:
             if not problems:
                 log.info("%s has no problem any more", key)
         for key in changes.examined:
-            obj = compiler.index.pods.get(key) or compiler.index.services.get(key)
-            problems = compiler.problems_of(key)
-            if obj is None or key.kind not in KINDS_WITH_CONDITIONS or is_current(obj.status.conditions, problems):
-                self._waiting.pop(key, None)
-            else:
-                self._waiting[key] = problems
+            edits = tuple(_edits(compiler, key))
+            if edits:
+                self._waiting[key] = edits
                 self._bell.set()
+            else:
+                self._waiting.pop(key, None)
 
     async def run(self) -> None:
         """Does not end. What cannot be written is logged; the object's next change is the next occasion."""
@@ -50,11 +55,26 @@ class StatusWriter:
                 key = next(iter(self._waiting))
                 await self._write(key, self._waiting.pop(key))
 
-    async def _write(self, key: Key, problems: Problems) -> None:
+    async def _write(self, key: Key, edits: tuple[Edit, ...]) -> None:
         now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+        def edit(obj: dict[str, Any]) -> None:
+            for each in edits:
+                each(obj, now)
+
         try:
-            await self._store.change_status(key, lambda obj: set_condition(obj, problems, now))
+            await self._store.change_status(key, edit)
         except NotFound:
             log.debug("%s has gone meanwhile", key)
         except StoreError as error:
             log.warning("the status of %s cannot be written: %s", key, error)
+
+
+def _edits(compiler: Compiler, key: Key) -> Iterator[Edit]:
+    """What is to be changed for the status to be true."""
+    conditions, problems = compiler.index.conditions(key), compiler.problems_of(key)
+    if conditions is not None and not is_current(key.kind, conditions, problems):
+        yield lambda obj, now: set_condition(obj, key.kind, problems, now)
+    status, wanted = compiler.index.status(key), compiler.wanted_status(key)
+    if status is not None and not wanted_status.is_current(*status, wanted):
+        yield lambda obj, now: wanted_status.bring(obj, wanted, now)

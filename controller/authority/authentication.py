@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,11 +17,33 @@ class NodeIdentity:
 
     node: str
 
+    def __str__(self) -> str:
+        return f"node {self.node}"
+
+
+@dataclass(frozen=True, slots=True)
+class PodIdentity:
+    """A pod, and the service account that it runs as. Whether it is a waypoint's, its labels say."""
+
+    namespace: str
+    service_account: str
+    pod: str
+    uid: str
+
+    def __str__(self) -> str:
+        return f"pod {self.namespace}/{self.pod}"
+
+
+Caller = NodeIdentity | PodIdentity
+
+WaypointOf = Callable[[PodIdentity], str | None]
+"""The waypoint ("namespace/name") that a pod belongs to now; None for any other pod."""
+
 
 class Authenticator(Protocol):
     """Tokens of our own in local mode; the Kubernetes TokenReview in a cluster, hence async."""
 
-    async def authenticate(self, token: str) -> NodeIdentity:
+    async def authenticate(self, token: str) -> Caller:
         """Raises Unauthenticated."""
 
 

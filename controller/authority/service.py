@@ -1,7 +1,8 @@
 """istio.v1.auth.IstioCertificateService: a node's ztunnel asks for the certificate of a service account.
 
 It gets one only for an account of a pod that runs on its node now, so a stolen node credential is worth no more than
-that node's pods. Answers say enough for an operator to act; what the controller knows stays in its log.
+that node's pods. A waypoint's pod gets one for its own account, and no other pod gets any. Answers say enough for an
+operator to act; what the controller knows stays in its log.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TypeAlias
 import grpc
 import grpc.aio
 
-from controller.authority.authentication import Authenticator, NodeIdentity, bearer_token
+from controller.authority.authentication import Authenticator, Caller, PodIdentity, WaypointOf, bearer_token
 from controller.authority.authority import Authority
 from controller.authority.errors import AuthorityError, RequestRefused, Unauthenticated, Undecided
 from mesh.model.identity import SpiffeId
@@ -40,10 +41,13 @@ class _Refusal(Exception):
 class CertificateService:
     """The gRPC side of an Authority."""
 
-    def __init__(self, authority: Authority, authenticator: Authenticator, runs_on_node: RunsOnNode) -> None:
+    def __init__(
+        self, authority: Authority, authenticator: Authenticator, runs_on_node: RunsOnNode, waypoint_of: WaypointOf
+    ) -> None:
         self._authority = authority
         self._authenticator = authenticator
         self._runs_on_node = runs_on_node
+        self._waypoint_of = waypoint_of
 
     def handler(self) -> grpc.GenericRpcHandler[IstioCertificateRequest, IstioCertificateResponse]:
         method = grpc.unary_unary_rpc_method_handler(
@@ -63,10 +67,7 @@ class CertificateService:
 
     async def _answer(self, request: IstioCertificateRequest, context: Context) -> IstioCertificateResponse:
         caller = await self._caller(context)
-        identity = _impersonated(request)
-        if not self._runs_on_node(caller.node, identity.namespace, identity.service_account):
-            log.warning("node %s asked for %s, which no pod on it has", caller.node, identity)
-            raise _Refusal(grpc.StatusCode.PERMISSION_DENIED, "no pod of that service account runs on the node")
+        identity = self._granted(caller, request)
         try:
             chain = self._authority.issue(request.csr, identity, _lifetime(request), datetime.now(UTC))
         except RequestRefused as error:
@@ -74,10 +75,29 @@ class CertificateService:
         except AuthorityError as error:
             log.error("no certificate for %s: %s", identity, error)
             raise _Refusal(grpc.StatusCode.UNAVAILABLE, "the authority cannot sign now") from error
-        log.info("certificate for %s to node %s", identity, caller.node)
+        log.info("certificate for %s to %s", identity, caller)
         return IstioCertificateResponse(cert_chain=chain)
 
-    async def _caller(self, context: Context) -> NodeIdentity:
+    def _granted(self, caller: Caller, request: IstioCertificateRequest) -> SpiffeId:
+        """The identity that the caller may have. Raises _Refusal."""
+        if isinstance(caller, PodIdentity):
+            return self._of_waypoint(caller, request)
+        identity = _impersonated(request)
+        if not self._runs_on_node(caller.node, identity.namespace, identity.service_account):
+            log.warning("%s asked for %s, which no pod on it has", caller, identity)
+            raise _Refusal(grpc.StatusCode.PERMISSION_DENIED, "no pod of that service account runs on the node")
+        return identity
+
+    def _of_waypoint(self, caller: PodIdentity, request: IstioCertificateRequest) -> SpiffeId:
+        """Its own: it need not say which, as Istio's proxies do not, and may not name another."""
+        if self._waypoint_of(caller) is None:
+            raise _Refusal(grpc.StatusCode.PERMISSION_DENIED, f"{caller} is not known as a waypoint's")
+        own = SpiffeId(self._authority.trust_domain, caller.namespace, caller.service_account)
+        if IMPERSONATED_IDENTITY in request.metadata.fields and _impersonated(request) != own:
+            raise _Refusal(grpc.StatusCode.PERMISSION_DENIED, f"a waypoint gets a certificate for {own} only")
+        return own
+
+    async def _caller(self, context: Context) -> Caller:
         try:
             token = bearer_token(context.invocation_metadata() or ())
             return await self._authenticator.authenticate(token)

@@ -1,7 +1,7 @@
-"""Node credentials on Kubernetes: the projected service account token of a node's pod, judged by the API server.
+"""Credentials on Kubernetes: the projected service account token of a pod, judged by the API server.
 
-As istiod's kubeauth and node_auth: the audience is ours, the account is the node's, the token belongs to a pod that is
-there, and the pod's node, not the caller, says which node this is.
+As istiod's kubeauth and node_auth: the audience is ours, the token belongs to a pod that is there, and of pods of the
+node's account the pod's node, not the caller, says which node this is. Any other pod is only itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from controller.authority.authentication import NodeIdentity
+from controller.authority.authentication import Caller, NodeIdentity, PodIdentity
 from controller.authority.errors import Unauthenticated, Undecided
 from controller.store.interface import NotFound, StoreError
 from controller.store.kinds import POD
@@ -43,13 +43,14 @@ _MAX_REASON = 300  # characters of what the API server says
 class _Judgement:
     """Of one token; `until` is on the monotonic clock."""
 
-    node: str
+    caller: Caller | None
     refusal: str
     until: float
 
 
 class TokenReviewAuthenticator:
-    """Accepts tokens of pods of the service account `ambit-node` in `namespace`. Tokens are kept only as hashes."""
+    """Accepts tokens of pods; those of the service account `ambit-node` in `namespace` are ztunnels. Tokens are kept
+    only as hashes."""
 
     def __init__(
         self, server: ApiServer, namespace: str, account: str = ACCOUNT, clock: Callable[[], float] = time.monotonic
@@ -61,7 +62,7 @@ class TokenReviewAuthenticator:
         self._under_way: dict[bytes, asyncio.Task[_Judgement]] = {}
         self._turn = asyncio.Semaphore(MAX_REVIEWS)
 
-    async def authenticate(self, token: str) -> NodeIdentity:
+    async def authenticate(self, token: str) -> Caller:
         """Raises Unauthenticated; Undecided when the API server cannot be asked."""
         if not token or len(token) > MAX_TOKEN_BYTES or not (token.isascii() and token.isprintable()):
             raise Unauthenticated("the token is not accepted: it is malformed")
@@ -69,9 +70,9 @@ class TokenReviewAuthenticator:
         judgement = self._judgements.get(digest)
         if judgement is None or judgement.until <= self._clock():
             judgement = await self._reviewed(digest, token)
-        if judgement.refusal:
+        if judgement.caller is None:
             raise Unauthenticated(f"the token is not accepted: {judgement.refusal}")
-        return NodeIdentity(judgement.node)
+        return judgement.caller
 
     async def _reviewed(self, digest: bytes, token: str) -> _Judgement:
         """One review for all who come with the same token meanwhile."""
@@ -87,23 +88,24 @@ class TokenReviewAuthenticator:
             task.exception()  # seen, also when nobody waits any more
 
     async def _review(self, digest: bytes, token: str) -> _Judgement:
+        caller, refusal = None, ""
         async with self._turn:
             try:
-                node, refusal = await self._server.call(self._judge, token), ""
+                caller = await self._server.call(self._judge, token)
+            except Undecided:
+                raise
             except Unauthenticated as error:
-                if isinstance(error, Undecided):
-                    raise
-                node, refusal = "", str(error)
+                refusal = str(error)
         held = REFUSED_SECONDS if refusal else min(ACCEPTED_SECONDS, _seconds_left(token, time.time()))
-        judgement = _Judgement(node, refusal, self._clock() + held)
+        judgement = _Judgement(caller, refusal, self._clock() + held)
         self._judgements[digest] = judgement
         self._judgements.move_to_end(digest)
         while len(self._judgements) > MAX_REMEMBERED:
             self._judgements.popitem(last=False)
         return judgement
 
-    def _judge(self, token: str) -> str:
-        """The node. Blocking. Raises Unauthenticated with the bare reason, or Undecided."""
+    def _judge(self, token: str) -> Caller:
+        """Blocking. Raises Unauthenticated with the bare reason, or Undecided."""
         review = {
             "apiVersion": "authentication.k8s.io/v1",
             "kind": "TokenReview",
@@ -111,8 +113,10 @@ class TokenReviewAuthenticator:
         }
         try:
             status = self._server.create(REVIEWS, review).get("status") or {}
-            pod = bound_pod(status, self._subject, token)
-            return pod.node or self._node_of(pod)
+            pod = bound_pod(status, token)
+            if pod.subject == self._subject:
+                return NodeIdentity(pod.node or self._node_of(pod))
+            return pod_identity(pod)
         except StoreError as error:
             raise Undecided(f"the token cannot be checked now: {error}") from error
 
@@ -132,14 +136,15 @@ class TokenReviewAuthenticator:
 
 @dataclass(frozen=True, slots=True)
 class BoundPod:
-    """The pod that a token was made for; `node` is empty when the token does not say."""
+    """The pod that a token was made for, and its user; `node` is empty when the token does not say."""
 
+    subject: str
     name: str
     uid: str
     node: str
 
 
-def bound_pod(status: Mapping[str, Any], subject: str, token: str) -> BoundPod:
+def bound_pod(status: Mapping[str, Any], token: str) -> BoundPod:
     """What a TokenReviewStatus proves. Pure. Raises Unauthenticated with the bare reason."""
     if status.get("authenticated") is not True:
         reason = str(status.get("error") or "it is unknown to the API server").replace(token, "...")
@@ -148,13 +153,19 @@ def bound_pod(status: Mapping[str, Any], subject: str, token: str) -> BoundPod:
         # An authenticator that knows no audiences answers without any: then nobody has checked it.
         raise Unauthenticated(f"it is not for the audience {AUDIENCE}")
     user = status.get("user") or {}
-    if user.get("username") != subject:
-        raise Unauthenticated(f"it is {user.get('username')}'s, not {subject}'s")
     extra = user.get("extra") or {}
     name, uid, node = (_only(extra.get(key)) for key in (POD_NAME, POD_UID, NODE_NAME))
     if not name or not uid:
         raise Unauthenticated("it belongs to no pod")
-    return BoundPod(name, uid, node)
+    return BoundPod(str(user.get("username") or ""), name, uid, node)
+
+
+def pod_identity(pod: BoundPod) -> PodIdentity:
+    """Raises Unauthenticated with the bare reason."""
+    parts = pod.subject.split(":")
+    if len(parts) != 4 or parts[:2] != ["system", "serviceaccount"]:
+        raise Unauthenticated(f"it is {pod.subject}'s, who is no service account")
+    return PodIdentity(parts[2], parts[3], pod.name, pod.uid)
 
 
 def _only(values: Any) -> str:

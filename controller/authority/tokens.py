@@ -1,4 +1,4 @@
-"""Node credentials of local mode: JWTs in the shape of Kubernetes' projected service account tokens.
+"""Credentials of local mode, of nodes and pods: JWTs in the shape of Kubernetes' projected service account tokens.
 
 The key that signs them is in the controller's state directory; who can read it is the node's landlord anyway.
 """
@@ -14,7 +14,7 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from controller.authority import files
-from controller.authority.authentication import NodeIdentity
+from controller.authority.authentication import Caller, NodeIdentity, PodIdentity
 from controller.authority.errors import AuthorityError, Unauthenticated
 from controller.authority.keys import load_key, new_key, to_pem
 from mesh.model.enrolment import SYSTEM_NAMESPACE
@@ -22,7 +22,8 @@ from mesh.model.enrolment import SYSTEM_NAMESPACE
 ISSUER = "ambit-local"
 AUDIENCE = "istio-ca"
 ACCOUNT = "ztunnel"
-SUBJECT = f"system:serviceaccount:{SYSTEM_NAMESPACE}:{ACCOUNT}"
+_SUBJECTS = "system:serviceaccount:"
+SUBJECT = f"{_SUBJECTS}{SYSTEM_NAMESPACE}:{ACCOUNT}"
 KEY_FILE = "token-key.pem"  # in the controller's state directory
 _ALGORITHM = "ES256"
 _CLAIMS = "kubernetes.io"
@@ -31,27 +32,39 @@ _REQUIRED = ["exp", "iat", "iss", "aud", "sub"]
 
 def issue_node_token(key_path: Path, node: str, lifetime_seconds: float) -> str:
     """A token for the ztunnel of `node`; the key is made if there is none. Raises AuthorityError."""
+    holder = {"namespace": SYSTEM_NAMESPACE, "node": {"name": node}, "serviceaccount": {"name": ACCOUNT}}
+    return _issue(key_path, SUBJECT, holder, lifetime_seconds)
+
+
+def issue_pod_token(key_path: Path, pod: PodIdentity, lifetime_seconds: float) -> str:
+    """A token for a pod, as that of its service account. Raises AuthorityError."""
+    subject = f"{_SUBJECTS}{pod.namespace}:{pod.service_account}"
+    named = {"pod": {"name": pod.pod, "uid": pod.uid}, "serviceaccount": {"name": pod.service_account}}
+    return _issue(key_path, subject, {"namespace": pod.namespace, **named}, lifetime_seconds)
+
+
+def _issue(key_path: Path, subject: str, holder: Mapping[str, Any], lifetime_seconds: float) -> str:
     now = int(time.time())
     claims = {
         "iss": ISSUER,
         "aud": [AUDIENCE],
-        "sub": SUBJECT,
+        "sub": subject,
         "iat": now,
         "nbf": now,
         "exp": now + max(1, int(lifetime_seconds)),
-        _CLAIMS: {"namespace": SYSTEM_NAMESPACE, "node": {"name": node}, "serviceaccount": {"name": ACCOUNT}},
+        _CLAIMS: holder,
     }
     return jwt.encode(claims, _signing_key(key_path), algorithm=_ALGORITHM)
 
 
 class TokenAuthenticator:
-    """Accepts what `issue_node_token` made with the same key."""
+    """Accepts what `issue_node_token` and `issue_pod_token` made with the same key."""
 
     def __init__(self, key_path: Path) -> None:
         """The key is made if there is none. Raises AuthorityError."""
         self._key = _signing_key(key_path).public_key()
 
-    async def authenticate(self, token: str) -> NodeIdentity:
+    async def authenticate(self, token: str) -> Caller:
         try:
             claims = jwt.decode(
                 token,
@@ -63,9 +76,7 @@ class TokenAuthenticator:
             )
         except jwt.PyJWTError as error:
             raise Unauthenticated(f"the token is not accepted: {_words(error)}") from error
-        if claims["sub"] != SUBJECT:
-            raise Unauthenticated("the token is not accepted: it is not a ztunnel's")
-        return NodeIdentity(_node(claims))
+        return NodeIdentity(_node(claims)) if claims["sub"] == SUBJECT else _pod(claims)
 
 
 def _node(claims: Mapping[str, Any]) -> str:
@@ -74,6 +85,18 @@ def _node(claims: Mapping[str, Any]) -> str:
             return name
         case _:
             raise Unauthenticated("the token is not accepted: it names no node")
+
+
+def _pod(claims: Mapping[str, Any]) -> PodIdentity:
+    match claims.get(_CLAIMS):
+        case {
+            "namespace": str(namespace),
+            "pod": {"name": str(name), "uid": str(uid)},
+            "serviceaccount": {"name": str(account)},
+        } if claims["sub"] == f"{_SUBJECTS}{namespace}:{account}":
+            return PodIdentity(namespace, account, name, uid)
+        case _:
+            raise Unauthenticated("the token is not accepted: it is neither a ztunnel's nor a pod's")
 
 
 def _signing_key(path: Path) -> ec.EllipticCurvePrivateKey:

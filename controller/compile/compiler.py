@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controller.compile import services, workloads
+from controller.compile.binding import FAILURE_MODE, failure_problem
+from controller.compile.gateways import is_ours
 from controller.compile.index import ObjectIndex, service_of, winner
 from controller.compile.options import MeshOptions
 from controller.compile.problem import Problem
+from controller.compile.published import NO_ROUTING, Published, RoutingUpdate
+from controller.compile.routing import RoutingCompiler
+from controller.compile.wanted import NOTHING, WantedStatus
+from controller.compile.waypoint_status import class_status
 from controller.store.interface import Event, Key
 from controller.store.shapes import Endpoint, EndpointSlice, Pod, Service
 from mesh.model.enrolment import AMBIENT, DATAPLANE_MODE, NONE
+from mesh.model.policy import Authorization
 from mesh.model.update import MeshUpdate
-from mesh.model.workload import Locality, PortMapping, ServiceKey, Workload, WorkloadUid
+from mesh.model.workload import Locality, PolicyKey, PortMapping, ServiceKey, Workload, WorkloadUid
 from mesh.model.workload import Service as MeshService
 
 Problems = tuple[Problem, ...]
@@ -25,7 +32,10 @@ class Compiled:
 
     workloads: Mapping[WorkloadUid, Workload] = field(default_factory=dict)
     services: Mapping[ServiceKey, MeshService] = field(default_factory=dict)
+    policies: Mapping[PolicyKey, Authorization] = field(default_factory=dict)
     problems: Problems = ()
+    routings: Mapping[str, Published] = field(default_factory=dict)
+    status: WantedStatus = NOTHING
 
 
 _NOTHING = Compiled()
@@ -41,14 +51,16 @@ class Changes:
     update: MeshUpdate
     problems: Mapping[Key, Problems]
     examined: tuple[Key, ...]
+    routing: RoutingUpdate = NO_ROUTING
 
 
 class Compiler:
     """The mesh as the objects taken so far describe it. Never raises because of an object."""
 
     def __init__(self, options: MeshOptions) -> None:
-        self.index = ObjectIndex()
+        self.index = ObjectIndex(options.root_namespaces)
         self._options = options
+        self._routing = RoutingCompiler(self.index, options)
         self._compiled: dict[Key, Compiled] = {}
 
     def take(self, event: Event) -> None:
@@ -59,7 +71,8 @@ class Compiler:
         examined = tuple(sorted(self.index.take_stale()))
         differences = [(key, *self._renew(key)) for key in examined]
         problems = {key: after.problems for key, before, after in differences if before.problems != after.problems}
-        return Changes(_update([(before, after) for _, before, after in differences]), problems, examined)
+        pairs = [(before, after) for _, before, after in differences]
+        return Changes(_update(pairs), problems, examined, _routing_update(pairs))
 
     def everything(self) -> MeshUpdate:
         """All that the last `changes` brought the mesh to."""
@@ -67,8 +80,17 @@ class Compiler:
         return MeshUpdate(
             workloads=tuple(workload for each in compiled for workload in each.workloads.values()),
             services=tuple(service for each in compiled for service in each.services.values()),
+            policies=(self.index.security.strict, *(policy for each in compiled for policy in each.policies.values())),
             replace=True,
         )
+
+    def all_routing(self) -> RoutingUpdate:
+        """The same, of what waypoints are told."""
+        found = (published for each in self._compiled.values() for published in each.routings.values())
+        return RoutingUpdate(tuple(found), replace=True)
+
+    def wanted_status(self, key: Key) -> WantedStatus:
+        return self._compiled.get(key, _NOTHING).status
 
     def counts(self) -> tuple[int, int]:
         """Workloads and services."""
@@ -85,7 +107,7 @@ class Compiler:
         before = self._compiled.pop(key, _NOTHING)
         after = self._compile(key)
         if key in self.index.malformed:
-            after = Compiled(after.workloads, after.services, (*after.problems, self.index.malformed[key]))
+            after = replace(after, problems=(*after.problems, self.index.malformed[key]))
         if after != _NOTHING:
             self._compiled[key] = after
         return before, after
@@ -98,9 +120,22 @@ class Compiler:
             return self._service(key, index.services[key])
         if key in index.slices:
             return self._slice(key, index.slices[key])
+        if key in index.policies:
+            policy = index.security.policy(key)
+            routings, status = self._routing.policy(key)
+            return replace(_policies(policy.authorization, policy.problems), routings=routings, status=status)
+        if key in index.authentications:
+            return _policies(*index.security.authentication(key))
         if key in index.namespaces:
             metadata = index.namespaces[key].metadata
             return Compiled(problems=(*_mode_problems(key, metadata.labels), *_annotation(key, metadata.annotations)))
+        if key in index.waypoints.gateways:
+            routings, status = self._routing.gateway(key)
+            return Compiled(routings=routings, status=status)
+        if key in index.waypoints.routes:
+            return Compiled(status=self._routing.route_status(key))
+        if key in index.waypoints.classes and is_ours(key.name, index.waypoints.classes):
+            return Compiled(status=class_status())
         return _NOTHING
 
     # --- pods
@@ -118,8 +153,12 @@ class Compiler:
         usable = workloads.addresses(pod) if pod.spec.host_network else {ip for ip in owners if owners[ip] == key}
         place = self._locality(pod.spec.node_name)
         workload = workloads.of_pod(pod, usable, place, self._memberships(key), self._options)
+        if workload is not None:
+            references = self.index.security.references(pod)
+            workload = replace(workload, authorization_policies=references, **self._routing.pod_fields(key, pod))
         found = {workload.uid: workload} if workload is not None else {}
-        return Compiled(found, problems=(*clashes, *_mode_problems(key, pod.metadata.labels)))
+        notes = (*_mode_problems(key, pod.metadata.labels), *_failure_mode(key, pod.metadata.annotations))
+        return Compiled(found, problems=(*clashes, *notes))
 
     def _locality(self, node: str) -> Locality:
         return workloads.locality(self.index.nodes.get(Key("Node", "", node)))
@@ -160,8 +199,10 @@ class Compiler:
             namespace.metadata.annotations if namespace is not None else {},
             self._options,
         )
+        compiled = replace(compiled, **self._routing.service_fields(key, service))
         problems = (*clashes, *self._unnamed_ports(key, service), *_annotation(key, service.metadata.annotations))
-        return Compiled(services={compiled.key: compiled}, problems=problems)
+        routings, status = self._routing.service(key, service)
+        return Compiled(services={compiled.key: compiled}, problems=problems, routings=routings, status=status)
 
     def _unnamed_ports(self, key: Key, service: Service) -> Iterator[Problem]:
         """Named target ports that no endpoint has: connections to them can go nowhere."""
@@ -213,6 +254,10 @@ class Compiler:
         return {}
 
 
+def _policies(policy: Authorization | None, problems: Problems) -> Compiled:
+    return Compiled(policies={policy.key: policy} if policy is not None else {}, problems=problems)
+
+
 def _pod_key(piece: EndpointSlice, endpoint: Endpoint) -> Key | None:
     reference = endpoint.target_ref
     return Key("Pod", piece.metadata.namespace, reference.name) if reference and reference.kind == "Pod" else None
@@ -229,6 +274,13 @@ def _annotation(key: Key, annotations: Mapping[str, str]) -> Iterator[Problem]:
     problem = services.distribution_problem(annotations)
     if problem:
         yield Problem(key, f'metadata.annotations["{services.TRAFFIC_DISTRIBUTION}"]', problem)
+    yield from _failure_mode(key, annotations)
+
+
+def _failure_mode(key: Key, annotations: Mapping[str, str]) -> Iterator[Problem]:
+    problem = failure_problem(annotations)
+    if problem:
+        yield Problem(key, f'metadata.annotations["{FAILURE_MODE}"]', problem)
 
 
 def _update(differences: list[tuple[Compiled, Compiled]]) -> MeshUpdate:
@@ -251,4 +303,25 @@ def _update(differences: list[tuple[Compiled, Compiled]]) -> MeshUpdate:
         removed_services=tuple(
             key for before, after in differences for key in before.services if key not in after.services
         ),
+        policies=tuple(
+            policy
+            for before, after in differences
+            for key, policy in after.policies.items()
+            if before.policies.get(key) != policy
+        ),
+        removed_policies=tuple(
+            key for before, after in differences for key in before.policies if key not in after.policies
+        ),
+    )
+
+
+def _routing_update(differences: list[tuple[Compiled, Compiled]]) -> RoutingUpdate:
+    return RoutingUpdate(
+        tuple(
+            published
+            for before, after in differences
+            for key, published in after.routings.items()
+            if before.routings.get(key) != published
+        ),
+        tuple(key for before, after in differences for key in before.routings if key not in after.routings),
     )

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from controller.compile.gateways import GATEWAY_NAME
 from controller.compile.links import Links
 from controller.compile.problem import Problem
+from controller.compile.security import SecurityPolicies
 from controller.compile.services import SERVICE_NAME_LABEL, virtual_addresses
+from controller.compile.waypoint_index import WaypointIndex
 from controller.compile.workloads import claimed_addresses, is_terminal
-from controller.store import kinds
+from controller.store import gateway_shapes, kinds
 from controller.store.interface import Change, Event, Key, Object
-from controller.store.shapes import EndpointSlice, Namespace, Node, Pod, Service, Shape
+from controller.store.policy_shapes import SecurityPolicy
+from controller.store.shapes import Condition, EndpointSlice, Metadata, Namespace, Node, Pod, Service, Shape
 from mesh.model.address import Ip
 
-WATCHED = (kinds.NAMESPACE, kinds.NODE, kinds.SERVICE, kinds.ENDPOINT_SLICE, kinds.POD)
+WATCHED = (
+    kinds.NAMESPACE,
+    kinds.NODE,
+    kinds.SERVICE,
+    kinds.ENDPOINT_SLICE,
+    kinds.POD,
+    *kinds.SECURITY_KINDS,
+    *kinds.GATEWAY_KINDS,
+)
 
 _SHAPES: dict[str, type[Shape]] = {
     "Namespace": Namespace,
@@ -24,18 +36,27 @@ _SHAPES: dict[str, type[Shape]] = {
     "Service": Service,
     "EndpointSlice": EndpointSlice,
     "Pod": Pod,
+    "AuthorizationPolicy": SecurityPolicy,
+    "PeerAuthentication": SecurityPolicy,
+    **gateway_shapes.SHAPES,
 }
+
+_NO_METADATA = Metadata()
 
 
 class ObjectIndex:
     """Takes events; says what is where, and which objects an event has made stale."""
 
-    def __init__(self) -> None:
+    def __init__(self, root_namespaces: tuple[str, ...]) -> None:
         self.namespaces: dict[Key, Namespace] = {}
         self.nodes: dict[Key, Node] = {}
         self.services: dict[Key, Service] = {}
         self.slices: dict[Key, EndpointSlice] = {}
         self.pods: dict[Key, Pod] = {}
+        self.policies: dict[Key, SecurityPolicy] = {}
+        self.authentications: dict[Key, SecurityPolicy] = {}
+        self.security = SecurityPolicies(root_namespaces)
+        self.waypoints = WaypointIndex(root_namespaces)
         self.malformed: dict[Key, Problem] = {}
         self._by_kind: dict[str, dict[Key, Any]] = {
             "Namespace": self.namespaces,
@@ -43,6 +64,12 @@ class ObjectIndex:
             "Service": self.services,
             "EndpointSlice": self.slices,
             "Pod": self.pods,
+            "AuthorizationPolicy": self.policies,
+            "PeerAuthentication": self.authentications,
+            "GatewayClass": self.waypoints.classes,
+            "Gateway": self.waypoints.gateways,
+            "ReferenceGrant": self.waypoints.grants,
+            **{kind.kind: self.waypoints.routes for kind in kinds.ROUTES},
         }
         self.pods_by_address: Links[Key, Ip] = Links()
         self.services_by_address: Links[Key, Ip] = Links()
@@ -74,11 +101,51 @@ class ObjectIndex:
     def take_stale(self) -> set[Key]:
         """The objects to compile again, once."""
         stale, self._stale = self._stale, set()
-        return stale
+        return stale.union(self.waypoints.follow(stale))
 
     def runs_on_node(self, node: str, namespace: str, service_account: str) -> bool:
         """Whether a pod of this service account is on this node now and has not ended, in the mesh or not."""
         return bool(node and self.pods_by_account.sources((node, namespace, service_account)))
+
+    def waypoint_of_pod(self, namespace: str, name: str, uid: str, service_account: str) -> str | None:
+        """The waypoint ("namespace/name") of this very pod, when it runs as that waypoint's account."""
+        pod = self.pods.get(Key("Pod", namespace, name))
+        if pod is None or is_terminal(pod) or pod.metadata.uid != uid:
+            return None
+        gateway = pod.metadata.labels.get(GATEWAY_NAME, "")
+        waypoint = self.waypoints.waypoint(Key("Gateway", namespace, gateway))
+        if waypoint is None or not service_account == pod.spec.service_account_name == waypoint.runs_as:
+            return None
+        return waypoint.identifier
+
+    def namespace_metadata(self, name: str) -> Metadata:
+        """Empty for a namespace that is not there."""
+        namespace = self.namespaces.get(Key("Namespace", "", name))
+        return namespace.metadata if namespace is not None else _NO_METADATA
+
+    def pods_behind(self, piece: Key) -> frozenset[Key]:
+        """Of an EndpointSlice: those of its pods that are there."""
+        return pods_of(self.slices[piece]) & self.pods.keys()
+
+    def conditions(self, key: Key) -> Sequence[Condition] | None:
+        """What the status of an object says; None for one that gets none of us."""
+        pod_or_service = self.pods.get(key) or self.services.get(key)
+        if pod_or_service is not None:
+            return pod_or_service.status.conditions
+        policy = self.policies.get(key) or self.authentications.get(key)
+        if policy is None or (key in self.policies and not self.security.policy(key).for_ztunnel):
+            return None
+        return policy.conditions
+
+    def status(self, key: Key) -> tuple[Any, int] | None:
+        """The status of an object as it stands, and its generation (0: it has none); None when it is not there."""
+        service = self.services.get(key)
+        if service is not None:
+            return msgspec.to_builtins(service.status), 0
+        waypoints = self.waypoints
+        places = (self.policies, waypoints.gateways, waypoints.classes, waypoints.routes)
+        found: Any = next((place[key] for place in places if key in place), None)
+        return (found.status, found.metadata.generation) if found is not None else None
 
     def _read(self, key: Key, obj: Object | None) -> Shape | None:
         try:
@@ -100,20 +167,33 @@ class ObjectIndex:
                 return self._slice(key, now)
             case "Node":
                 return self.users_of_node.sources(key)
-        return self.services_of_namespace.sources(key)
+            case "AuthorizationPolicy":
+                return {*self.security.policy_changed(key, now), *self.waypoints.policy_changed(key, now)}
+            case "PeerAuthentication":
+                return self.security.authentication_changed(key, now)
+            case "Namespace":
+                members = self.waypoints.namespace_changed(key, before, now)
+                return self.services_of_namespace.sources(key).union(members)
+        return self.waypoints.changed(key, before, now)
 
     def _pod(self, key: Key, before: Pod | None, now: Pod | None) -> Iterable[Key]:
         claims = self.pods_by_address.replace(key, claimed_addresses(now) if now else ())
         concerned = {other for ip in claims for other in self.pods_by_address.sources(ip)}
+        self.security.pod_changed(key, now)
+        concerned |= self.waypoints.pod_changed(key, before, now)
         self.users_of_node.replace(key, [Key("Node", "", now.spec.node_name)] if now and now.spec.node_name else [])
         self.pods_by_account.replace(key, [_account(now)] if now and not is_terminal(now) else [])
         if before is None or now is None or before.metadata.uid != now.metadata.uid:
             concerned |= self.slices_by_pod.sources(key)
+        if self.waypoints.may_bind_services(before) or self.waypoints.may_bind_services(now):
+            pieces = [self.slices[piece] for piece in self.slices_by_pod.sources(key)]
+            concerned |= {service for piece in pieces for service in service_of(piece)}
         return concerned
 
     def _service(self, key: Key, now: Service | None) -> Iterable[Key]:
         claims = self.services_by_address.replace(key, virtual_addresses(now) if now else ())
         concerned = {other for ip in claims for other in self.services_by_address.sources(ip)}
+        concerned |= self.waypoints.service_changed(key, now)
         self.services_of_namespace.replace(key, [Key("Namespace", "", key.namespace)] if now else [])
         for piece in self.slices_by_service.sources(key):
             concerned |= {piece, *pods_of(self.slices[piece])}

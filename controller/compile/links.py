@@ -31,3 +31,6 @@ class Links(Generic[Source, Target]):
 
     def sources(self, target: Target) -> frozenset[Source]:
         return frozenset(self._sources.get(target, ()))
+
+    def targets(self, source: Source) -> frozenset[Target]:
+        return self._targets.get(source, frozenset())

@@ -9,11 +9,13 @@ from controller.store.interface import Key
 
 @dataclass(frozen=True, slots=True, order=True)
 class Problem:
-    """`sentence` says what is wrong with `field` of the object and what follows from it."""
+    """`sentence` says what is wrong with `field` of the object and what follows from it; `reason` in one word, as
+    conditions have it."""
 
     key: Key
     field: str
     sentence: str
+    reason: str = "Invalid"
 
     def __str__(self) -> str:
         return f"{self.key}: {self.field}: {self.sentence}"

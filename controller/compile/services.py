@@ -6,12 +6,13 @@ from collections.abc import Collection, Mapping
 
 from controller.compile.options import MeshOptions
 from controller.store.shapes import EndpointSlice, Service, ServicePort
-from mesh.model.address import Ip, NetworkAddress, canonical
+from mesh.model.address import Ip, canonical
 from mesh.model.workload import (
     HealthPolicy,
     IpFamilies,
     LoadBalancing,
     LoadBalancingMode,
+    NetworkAddress,
     PortMapping,
     Scope,
     ServiceKey,

@@ -1,4 +1,4 @@
-"""The gRPC service that ztunnels subscribe to: one task reads a stream, one writes it.
+"""The gRPC service that ztunnels and waypoints subscribe to: one task reads a stream, one writes it.
 
 Bounded by itself: a request is dealt with before the next is read, and at most one response of each type is under way.
 """
@@ -12,9 +12,9 @@ from typing import TypeAlias
 import grpc
 import grpc.aio
 
-from controller.authority.authentication import Authenticator, NodeIdentity, bearer_token
+from controller.authority.authentication import Authenticator, Caller, NodeIdentity, WaypointOf, bearer_token
 from controller.authority.errors import Unauthenticated, Undecided
-from controller.publish.publisher import Connection, Publisher, log
+from controller.publish.publisher import Client, Connection, Publisher, log
 from mesh.wire.generated.discovery_pb2 import DeltaDiscoveryRequest, DeltaDiscoveryResponse
 from mesh.wire.services import DELTA_METHOD, DISCOVERY_SERVICE
 from mesh.xds.server import SessionRefused
@@ -25,9 +25,10 @@ Context: TypeAlias = "grpc.aio.ServicerContext[DeltaDiscoveryRequest, DeltaDisco
 class DiscoveryService:
     """The gRPC side of a Publisher."""
 
-    def __init__(self, publisher: Publisher, authenticator: Authenticator) -> None:
+    def __init__(self, publisher: Publisher, authenticator: Authenticator, waypoint_of: WaypointOf) -> None:
         self._publisher = publisher
         self._authenticator = authenticator
+        self._waypoint_of = waypoint_of
         self._stopping = asyncio.Event()
 
     def handler(self) -> grpc.GenericRpcHandler[DeltaDiscoveryRequest, DeltaDiscoveryResponse]:
@@ -43,9 +44,9 @@ class DiscoveryService:
         self._stopping.set()
 
     async def _stream(self, requests: AsyncIterator[DeltaDiscoveryRequest], context: Context) -> None:
-        caller = await self._caller(context)
-        connection = self._publisher.connect(caller.node, context.peer())
-        log.info("ztunnel of node %s connected from %s", caller.node, context.peer())
+        client = await self._client(context)
+        connection = self._publisher.connect(client, context.peer())
+        log.info("%s connected from %s", client, context.peer())
         tasks = [
             asyncio.create_task(self._read(requests, connection)),
             asyncio.create_task(self._write(connection, context)),
@@ -56,14 +57,14 @@ class DiscoveryService:
             for task in done:
                 task.result()
         except SessionRefused as error:
-            log.warning("ztunnel of node %s refused: %s", caller.node, error)
+            log.warning("%s refused: %s", client, error)
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error))
         finally:
             self._publisher.disconnect(connection)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            log.info("ztunnel of node %s disconnected", caller.node)
+            log.info("%s disconnected", client)
 
     async def _read(self, requests: AsyncIterator[DeltaDiscoveryRequest], connection: Connection) -> None:
         async for request in requests:
@@ -76,7 +77,17 @@ class DiscoveryService:
             while (response := self._publisher.next_response(connection)) is not None:
                 await context.write(response)
 
-    async def _caller(self, context: Context) -> NodeIdentity:
+    async def _client(self, context: Context) -> Client:
+        caller = await self._caller(context)
+        if isinstance(caller, NodeIdentity):
+            return Client("", caller.node)
+        waypoint = self._waypoint_of(caller)
+        if waypoint is None:
+            log.warning("stream from %s refused: %s is no waypoint's", context.peer(), caller)
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, f"{caller} is not known as a waypoint's")
+        return Client(waypoint or "", caller.pod)
+
+    async def _caller(self, context: Context) -> Caller:
         try:
             return await self._authenticator.authenticate(bearer_token(context.invocation_metadata() or ()))
         except Undecided as error:

@@ -1,4 +1,4 @@
-"""The controller's one door for ztunnels: discovery and certificates, gRPC over TLS, usually on port 15012."""
+"""The controller's one door for ztunnels and waypoints: discovery and certificates, gRPC over TLS on port 15012."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import grpc
 import grpc.aio
 
-from controller.authority.authentication import Authenticator
+from controller.authority.authentication import Authenticator, WaypointOf
 from controller.authority.authority import Authority
 from controller.authority.errors import AuthorityError
 from controller.authority.service import CertificateService, RunsOnNode
@@ -100,12 +100,13 @@ def serve(
     authority: Authority,
     authenticator: Authenticator,
     runs_on_node: RunsOnNode,
+    waypoint_of: WaypointOf,
     names: Sequence[str],
 ) -> Server:
     """A server that is still to be started. `names` are the DNS names and addresses in its certificate."""
     return Server(
         listen,
-        DiscoveryService(publisher, authenticator),
-        CertificateService(authority, authenticator, runs_on_node),
+        DiscoveryService(publisher, authenticator, waypoint_of),
+        CertificateService(authority, authenticator, runs_on_node, waypoint_of),
         ServingCertificates(authority, [*names, listen.ip]),
     )

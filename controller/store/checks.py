@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 
-from controller.store import shapes
+from controller.store import gateway_shapes, policy_checks, policy_shapes, shapes
+from controller.store.finding import Finding
 from controller.store.interface import Kind, Object
 from controller.store.yaml_text import Path
 
@@ -30,22 +30,27 @@ _PORT_NAME = re.compile(r"(?=.*[a-z])[a-z0-9]([a-z0-9]|-(?!-)){0,14}(?<!-)")  # 
 _NAMED_BY_LABEL = frozenset({"Namespace", "Service"})
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What is wrong with one field."""
-
-    path: Path
-    text: str
+# Of kinds of which more than the metadata is read.
+_SHAPES: dict[str, type[shapes.Shape]] = {
+    "Pod": shapes.Pod,
+    "Deployment": shapes.Deployment,
+    "Service": shapes.Service,
+    "EndpointSlice": shapes.EndpointSlice,
+    "AuthorizationPolicy": policy_shapes.AuthorizationPolicy,
+    "PeerAuthentication": policy_shapes.PeerAuthentication,
+    **gateway_shapes.SHAPES,
+}
 
 
 def check(obj: Object, kind: Kind) -> list[Finding]:
     """All that is wrong with an object of this kind; later checks rely on what earlier ones found right."""
     found = list(_types(obj, shapes.AnyObject))
+    shape = _SHAPES.get(kind.kind, shapes.AnyObject)
     if not found:
-        found = [*_names(obj, kind), *_types(obj, shapes.shape_of(kind.kind))]
+        found = [*_names(obj, kind), *_types(obj, shape)]
     rules = _RULES.get(kind.kind)
     if not found and rules is not None:
-        found = list(rules(msgspec.convert(obj, shapes.shape_of(kind.kind))))
+        found = list(rules(msgspec.convert(obj, shape)))
     return found
 
 
@@ -249,4 +254,6 @@ _RULES: dict[str, Callable[[Any], Iterator[Finding]]] = {
     "Deployment": _deployment,
     "Service": _service,
     "EndpointSlice": _endpoint_slice,
+    "AuthorizationPolicy": policy_checks.authorization_policy,
+    "PeerAuthentication": policy_checks.peer_authentication,
 }

@@ -6,7 +6,7 @@ Objects are plain dicts as in a manifest (apiVersion, kind, metadata, spec, stat
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any, Protocol
 
@@ -15,17 +15,25 @@ Object = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A resource type: its API group ("" is core), version, kind and plural name."""
+    """A resource type: its API group ("" is core), version, kind and plural name.
+
+    `versions` are others that clusters serve instead, with the same fields. A cluster need not have an `optional` kind.
+    """
 
     group: str
     version: str
     kind: str
     plural: str
     namespaced: bool = True
+    versions: tuple[str, ...] = ()
+    optional: bool = False
 
     @property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
+
+    def in_version(self, version: str) -> Kind:
+        return replace(self, version=version)
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from controller.store import kinds
-from controller.store.checks import Finding, check
+from controller.store.checks import check
+from controller.store.finding import Finding
 from controller.store.interface import Key, Object, StoreError
 from controller.store.yaml_text import Document, Path, TextError, show
 from controller.store.yaml_text import parse as parse_text

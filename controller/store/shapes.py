@@ -33,6 +33,7 @@ class Metadata(Shape, frozen=True):
     annotations: dict[str, str] = {}
     owner_references: tuple[OwnerReference, ...] = ()
     resource_version: str = ""
+    generation: int = 0
     creation_timestamp: str = ""
     deletion_timestamp: str = ""
 
@@ -133,6 +134,7 @@ class ServicePort(Shape, frozen=True):
     name: str = ""
     protocol: Protocol = "TCP"
     target_port: Port | str | None = None
+    app_protocol: str = ""
 
 
 class ServiceSpec(Shape, frozen=True):
@@ -192,18 +194,7 @@ class EndpointSlice(Shape, frozen=True):
     ports: tuple[EndpointPort, ...] = ()
 
 
-SHAPES: dict[str, type[Shape]] = {
-    "Pod": Pod,
-    "Deployment": Deployment,
-    "Service": Service,
-    "EndpointSlice": EndpointSlice,
-}
-
 # msgspec fills in what it knows of a type when the type is first used, and threads of the store that do so at once read
 # it half filled (a crash in msgspec 0.22). So the first use is here, while the module is imported.
-for _each in (*SHAPES.values(), Namespace, Node, AnyObject):
+for _each in (Pod, Deployment, Service, EndpointSlice, Namespace, Node, AnyObject):
     json.Decoder(_each)
-
-
-def shape_of(kind: str) -> type[Shape]:
-    return SHAPES.get(kind, AnyObject)

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from controller.authority import token_review
+from controller.authority.authentication import NodeIdentity, PodIdentity
 from controller.authority.errors import Unauthenticated, Undecided
-from controller.authority.token_review import TokenReviewAuthenticator, bound_pod
+from controller.authority.token_review import TokenReviewAuthenticator, bound_pod, pod_identity
 from controller.store.kubernetes.api import ApiServer
 from tests.controller.process import free_port, run
 from tests.store.apiserver import Server
@@ -65,7 +66,15 @@ def forged(system: System, token: str, key: Any = None, **claims: Any) -> str:
 def test_a_node_pods_token_says_which_node(system: System, authenticator: TokenReviewAuthenticator) -> None:
     for node in ("node1", "node2"):
         token = system.token(pod=system.node_pod(node), audience=AUDIENCE)
-        assert run(authenticator.authenticate(token)).node == node
+        assert run(authenticator.authenticate(token)) == NodeIdentity(node)
+
+
+def test_a_token_of_another_account_says_which_pod(system: System, authenticator: TokenReviewAuthenticator) -> None:
+    """Whatever node it runs on: only the account of nodes speaks for one."""
+    pod = system.node_pod("node1", account="other")
+    found = run(authenticator.authenticate(system.token("other", pod, AUDIENCE)))
+    assert found == PodIdentity(system.namespace, "other", pod.name, found.uid)
+    assert found.uid
 
 
 def test_a_token_from_before_the_pod_was_scheduled_is_looked_up(
@@ -86,7 +95,7 @@ def test_a_token_from_before_the_pod_was_scheduled_is_looked_up(
                     break
                 except Unauthenticated:  # the refusal is remembered for a second
                     await asyncio.sleep(0.1)
-        assert found.node == "node3"
+        assert found == NodeIdentity("node3")
 
     run(scenario())
 
@@ -113,7 +122,6 @@ def _with_another_node(system: System) -> str:
         (_expired, "expired"),
         (lambda s: s.token(pod=s.node_pod("node1"), audience="vault"), "audience"),
         (lambda s: s.token(pod=s.node_pod("node1")), "audience"),
-        (lambda s: s.token("other", s.node_pod("node1", account="other"), AUDIENCE), ":other's, not system:"),
         (lambda s: s.token(audience=AUDIENCE), "it belongs to no pod"),
         (lambda s: s.controller_token(), "audience"),
         (_signed_by_somebody, "invalid bearer token"),
@@ -125,7 +133,7 @@ def _with_another_node(system: System) -> str:
         (lambda s: "admin-token", "invalid bearer token"),
     ],
     ids=[
-        "expired", "another audience", "the API's audience", "another account", "no pod", "the controller's",
+        "expired", "another audience", "the API's audience", "no pod", "the controller's",
         "another key", "another body", "garbage", "nothing", "long", "no text", "an administrator's",
     ],
 )  # fmt: skip
@@ -150,7 +158,7 @@ def test_a_deleted_pods_token_is_worth_nothing(system: System, server: ApiServer
     token = system.token(pod=pod, audience=AUDIENCE)
 
     async def scenario() -> None:
-        assert (await TokenReviewAuthenticator(server, system.namespace).authenticate(token)).node == "node1"
+        assert (await TokenReviewAuthenticator(server, system.namespace).authenticate(token)) == NodeIdentity("node1")
         system.remove(pod)
         async with asyncio.timeout(20):
             while True:  # until the API server's own copy of its pods has noticed
@@ -181,7 +189,7 @@ def test_many_who_come_at_once_with_one_token_cost_one_review(
 
     async def scenario() -> None:
         found = await asyncio.gather(*(authenticator.authenticate(token) for _ in range(50)))
-        assert {each.node for each in found} == {"node1"}
+        assert set(found) == {NodeIdentity("node1")}
         await authenticator.authenticate(token)
 
     run(scenario())
@@ -251,7 +259,9 @@ GOOD = {"authenticated": True, "audiences": [AUDIENCE], "user": USER}
         {"audiences": None},
         {"audiences": ["https://kubernetes.default.svc"]},
         {"user": None},
-        {"user": USER | {"username": SUBJECT + "x"}},
+        {"user": USER | {"username": "admin"}},
+        {"user": USER | {"username": "system:serviceaccount:ambit-system:ambit-node:x"}},
+        {"user": USER | {"username": None}},
         {"user": USER | {"extra": {}}},
         {"user": USER | {"extra": EXTRA | {token_review.POD_NAME: ["p", "q"]}}},
         {"user": USER | {"extra": EXTRA | {token_review.POD_UID: "u"}}},
@@ -259,6 +269,6 @@ GOOD = {"authenticated": True, "audiences": [AUDIENCE], "user": USER}
 )
 def test_a_review_that_does_not_say_all_of_it_proves_nothing(change: dict[str, Any]) -> None:
     """Also of authenticators that know no audiences, which answer without any."""
-    assert bound_pod(GOOD, SUBJECT, "token").node == "n"
+    assert pod_identity(bound_pod(GOOD, "token")) == PodIdentity("ambit-system", "ambit-node", "p", "u")
     with pytest.raises(Unauthenticated):
-        bound_pod(GOOD | change, SUBJECT, "token")
+        pod_identity(bound_pod(GOOD | change, "token"))

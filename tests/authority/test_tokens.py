@@ -13,9 +13,9 @@ from typing import Any
 import jwt
 import pytest
 
-from controller.authority.authentication import NodeIdentity, bearer_token
+from controller.authority.authentication import Caller, NodeIdentity, PodIdentity, bearer_token
 from controller.authority.errors import AuthorityError, Unauthenticated
-from controller.authority.tokens import KEY_FILE, TokenAuthenticator, issue_node_token
+from controller.authority.tokens import KEY_FILE, TokenAuthenticator, issue_node_token, issue_pod_token
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def key(tmp_path: Path) -> Path:
     return tmp_path / "state" / KEY_FILE
 
 
-def authenticate(key: Path, token: str) -> NodeIdentity:
+def authenticate(key: Path, token: str) -> Caller:
     return asyncio.run(TokenAuthenticator(key).authenticate(token))
 
 
@@ -37,6 +37,27 @@ def forged(key: Path, algorithm: str = "ES256", **changes: object) -> str:
 def test_a_node_proves_itself(key: Path) -> None:
     assert authenticate(key, issue_node_token(key, "node-1", 60)) == NodeIdentity("node-1")
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+POD = PodIdentity("shop", "catalog-waypoint", "catalog-waypoint-7d9c-x2x4z", "b6a1")
+
+
+def test_a_pod_proves_which_it_is(key: Path) -> None:
+    assert authenticate(key, issue_pod_token(key, POD, 60)) == POD
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sub": "system:serviceaccount:bank:catalog-waypoint"},
+        {"sub": "system:serviceaccount:shop:vault"},
+        {"kubernetes.io": {"namespace": "shop", "serviceaccount": {"name": "catalog-waypoint"}}},
+    ],
+)
+def test_a_pods_token_with_other_claims_proves_nothing(key: Path, changes: dict[str, object]) -> None:
+    claims = jwt.decode(issue_pod_token(key, POD, 60), options={"verify_signature": False}) | changes
+    with pytest.raises(Unauthenticated, match="nor a pod's"):
+        authenticate(key, jwt.encode(claims, key.read_bytes(), algorithm="ES256"))
 
 
 def test_the_token_looks_like_kubernetes_own(key: Path) -> None:
@@ -59,7 +80,7 @@ def test_the_token_looks_like_kubernetes_own(key: Path) -> None:
         ({"nbf": int(time.time()) + 600}, "not valid yet"),
         ({"aud": ["somebody-else"]}, "somebody else"),
         ({"iss": "elsewhere"}, "somebody else"),
-        ({"sub": "system:serviceaccount:shop:web"}, "not a ztunnel's"),
+        ({"sub": "system:serviceaccount:shop:web"}, "neither a ztunnel's nor a pod's"),
         ({"kubernetes.io": None}, "names no node"),
         ({"kubernetes.io": {"node": {"name": ""}}}, "names no node"),
         ({"kubernetes.io": "node-1"}, "names no node"),

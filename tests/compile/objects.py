@@ -6,8 +6,11 @@ from typing import Any
 
 from controller.compile.compiler import Changes, Compiler
 from controller.compile.options import MeshOptions
+from controller.compile.published import Published
+from controller.compile.wanted import Wanted
 from controller.store.interface import Change, Event, Key
 from controller.store.kinds import key_of
+from mesh.model.routing import PortRouting, ServiceRouting
 from mesh.model.workload import ServiceKey, Workload, WorkloadUid
 
 Object = dict[str, Any]
@@ -100,6 +103,7 @@ class Mesh:
         self.compiler = Compiler(options or MeshOptions())
         self.workloads: dict[WorkloadUid, Workload] = {}
         self.services: dict[ServiceKey, Any] = {}
+        self.routing: dict[str, Published] = {}
         self.apply(*objects)
 
     def apply(self, *objects: Object) -> Changes:
@@ -119,6 +123,9 @@ class Mesh:
             del self.services[key]
         self.workloads.update((workload.uid, workload) for workload in update.workloads)
         self.services.update((service.key, service) for service in update.services)
+        for gone in changes.routing.removed:
+            del self.routing[gone]
+        self.routing.update((published.value.key, published) for published in changes.routing.changed)
         return changes
 
     def pod(self, name: str = "web-1") -> Workload:
@@ -126,6 +133,21 @@ class Mesh:
 
     def service(self, name: str = "web") -> Any:
         return self.services[ServiceKey(f"shop/{name}.shop.svc.cluster.local")]
+
+    def ports(self, service: str = "web", waypoint: str = "shop/gate") -> tuple[PortRouting, ...]:
+        """What a waypoint is told of a service of namespace shop."""
+        value = self.routing[f"service//{waypoint}//shop/{service}.shop.svc.cluster.local"].value
+        assert isinstance(value, ServiceRouting)
+        return value.ports
+
+    def conditions(self, obj: Object) -> dict[str, Wanted]:
+        """What the status of an object should say, by type; of a route, for its only parentRef."""
+        wanted = self.compiler.wanted_status(key_of(obj))
+        conditions = wanted.conditions
+        if wanted.parents is not None:
+            (parent,) = wanted.parents
+            conditions = parent.conditions
+        return {each.type: each for each in conditions}
 
     def sentences(self, key: Key | None = None) -> list[str]:
         problems = self.compiler.problems() if key is None else self.compiler.problems_of(key)

@@ -132,7 +132,7 @@ class Ztunnel:
         self._metadata = (("authorization", f"Bearer {token}"),)
         self.mesh: dict[str, Workload | Service] = {}
         self.heard: list[DeltaDiscoveryResponse] = []
-        method = channel.stream_stream(
+        method: Any = channel.stream_stream(  # the stubs do not know calls that are read and written by hand
             DELTA_PATH,
             request_serializer=DeltaDiscoveryRequest.SerializeToString,
             response_deserializer=DeltaDiscoveryResponse.FromString,

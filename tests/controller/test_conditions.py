@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from controller.compile.problem import Problem
 from controller.conditions import is_current, set_condition
@@ -19,14 +20,14 @@ def conditions(obj: dict[str, Any]) -> tuple[Condition, ...]:
 
 
 def test_without_problems_nothing_is_written() -> None:
-    assert is_current((), ())
-    assert not is_current((), (PROBLEM,))
+    assert is_current("Pod", (), ())
+    assert not is_current("Pod", (), (PROBLEM,))
 
 
 def test_a_problem_comes_and_goes() -> None:
     ready = {"type": "Ready", "status": "True"}
     obj: dict[str, Any] = {"status": {"conditions": [dict(ready)]}}
-    set_condition(obj, (PROBLEM,), "then")
+    set_condition(obj, "Pod", (PROBLEM,), "then")
     assert obj["status"]["conditions"] == [
         ready,
         {
@@ -37,18 +38,47 @@ def test_a_problem_comes_and_goes() -> None:
             "lastTransitionTime": "then",
         },
     ]
-    assert is_current(conditions(obj), (PROBLEM,))
-    assert not is_current(conditions(obj), ())
-    set_condition(obj, (), "later")
+    assert is_current("Pod", conditions(obj), (PROBLEM,))
+    assert not is_current("Pod", conditions(obj), ())
+    set_condition(obj, "Pod", (), "later")
     assert obj["status"]["conditions"][1]["status"] == "True"
     assert obj["status"]["conditions"][1]["lastTransitionTime"] == "later"
-    assert is_current(conditions(obj), ())
+    assert is_current("Pod", conditions(obj), ())
 
 
 def test_another_problem_is_no_transition() -> None:
     obj: dict[str, Any] = {}
-    set_condition(obj, (PROBLEM,), "then")
-    set_condition(obj, (PROBLEM, PROBLEM), "later")
+    set_condition(obj, "Pod", (PROBLEM,), "then")
+    set_condition(obj, "Pod", (PROBLEM, PROBLEM), "later")
     (condition,) = obj["status"]["conditions"]
     assert condition["lastTransitionTime"] == "then"
     assert condition["message"].count("10.1.0.1 is taken") == 2
+
+
+POLICY = Key("AuthorizationPolicy", "shop", "web")
+
+
+def test_a_policy_in_force_says_so() -> None:
+    obj: dict[str, Any] = {}
+    assert not is_current(POLICY.kind, (), ())
+    set_condition(obj, POLICY.kind, (), "then")
+    (condition,) = obj["status"]["conditions"]
+    assert (condition["type"], condition["status"], condition["reason"]) == ("ZtunnelAccepted", "True", "Accepted")
+    assert is_current(POLICY.kind, conditions(obj), ())
+
+
+@pytest.mark.parametrize(
+    ("reasons", "reason"),
+    [
+        (("UnsupportedValue",), "UnsupportedValue"),
+        (("UnsupportedValue", "PartiallyInvalid"), "PartiallyInvalid"),
+        (("PartiallyInvalid", "Invalid"), "Invalid"),
+    ],
+)
+def test_the_gravest_reason_of_a_policy_is_its_reason(reasons: tuple[str, ...], reason: str) -> None:
+    obj: dict[str, Any] = {}
+    problems = [Problem(POLICY, f"spec.rules[{n}]", f"sentence {n}", each) for n, each in enumerate(reasons)]
+    set_condition(obj, POLICY.kind, problems, "then")
+    (condition,) = obj["status"]["conditions"]
+    assert (condition["status"], condition["reason"]) == ("False", reason)
+    assert all(f"spec.rules[{n}]: sentence {n}" in condition["message"] for n in range(len(reasons)))

@@ -9,6 +9,7 @@ import grpc
 import grpc.aio
 import pytest
 
+from controller.publish.publisher import Client
 from controller.publish.server import ListenError
 from mesh.model.policy import Action, Authorization, Clause, Match, PolicyScope, Rule
 from mesh.model.update import MeshUpdate
@@ -134,7 +135,7 @@ def test_status_tells_who_has_what_and_who_refuses(tmp_path: Path) -> None:
                 refused = "web-1: node: too far away" if response.type_url == ADDRESS_TYPE else ""
                 await ztunnel.acknowledge(response, refused)
             (status,) = await to.status()
-            assert status.node == "node-1"
+            assert status.client == Client("", "node-1")
             assert status.peer.startswith("ipv4:127.0.0.1:")
             assert status.types[ADDRESS_TYPE].rejection == "web-1: node: too far away"
             assert status.types[ADDRESS_TYPE].acknowledged == ""

@@ -12,9 +12,10 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from controller.authority.authentication import PodIdentity
 from controller.authority.authority import Authority
 from controller.authority.issuer import load_or_create
-from controller.authority.tokens import TokenAuthenticator, issue_node_token
+from controller.authority.tokens import TokenAuthenticator, issue_node_token, issue_pod_token
 from controller.publish.publisher import ConnectionStatus, Publisher
 from controller.publish.server import Server, serve
 from mesh.model.address import Ip, SocketAddress
@@ -25,6 +26,7 @@ from mesh.wire.services import ADDRESS_TYPE, AUTHORIZATION_TYPE, MAX_MESSAGE_BYT
 ADS = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
 CA = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 ON_NODE_1 = {("node-1", "shop", "web")}
+WAYPOINT_POD = PodIdentity("shop", "gate", "gate-1", "uid-of-gate-1")
 PATIENCE = 20.0  # seconds until a test that waits in vain fails
 
 
@@ -38,6 +40,9 @@ class Door:
 
     def token(self, node: str = "node-1") -> str:
         return issue_node_token(self.token_key, node, 60)
+
+    def pod_token(self, pod: PodIdentity = WAYPOINT_POD) -> str:
+        return issue_pod_token(self.token_key, pod, 60)
 
     async def status(self, wanted: int = 1) -> tuple[ConnectionStatus, ...]:
         """Once that many ztunnels are connected and nothing is under way."""
@@ -60,6 +65,7 @@ async def door(state: Path, port: int = 0) -> AsyncIterator[Door]:
         authority,
         TokenAuthenticator(key),
         lambda node, namespace, account: (node, namespace, account) in ON_NODE_1,
+        lambda pod: "shop/gate" if pod == WAYPOINT_POD else None,
         ["ambit-controller"],
     )
     address = await server.start()

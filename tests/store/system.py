@@ -19,6 +19,7 @@ CLUSTER_ROLE_BINDING = Kind(
 )
 CONTROLLER, NODE_ACCOUNT = "ambit-controller", "ambit-node"
 _READ = ["get", "list", "watch"]
+_ROUTES = ["httproutes", "grpcroutes", "tlsroutes", "tcproutes"]
 _numbers = itertools.count(1)
 
 
@@ -31,6 +32,18 @@ IN_CLUSTER = [
     _rule("", ["namespaces", "nodes", "pods", "services"], _READ),
     _rule("discovery.k8s.io", ["endpointslices"], _READ),
     _rule("", ["pods/status", "services/status"], ["patch"]),
+    _rule("security.istio.io", ["authorizationpolicies", "peerauthentications"], _READ),
+    _rule("security.istio.io", ["authorizationpolicies/status", "peerauthentications/status"], ["patch"]),
+    _rule("gateway.networking.k8s.io", ["gatewayclasses", "gateways", "referencegrants", *_ROUTES], _READ),
+    _rule("gateway.networking.k8s.io", ["gatewayclasses"], ["create", "patch"]),
+    _rule(
+        "gateway.networking.k8s.io",
+        ["gatewayclasses/status", "gateways/status", *(f"{each}/status" for each in _ROUTES)],
+        ["patch"],
+    ),
+    _rule("apps", ["deployments"], ["get", "create", "patch"]),
+    _rule("", ["serviceaccounts"], ["get", "create", "patch"]),
+    _rule("", ["services"], ["create", "patch"]),
     _rule("authentication.k8s.io", ["tokenreviews"], ["create"]),
 ]
 IN_NAMESPACE = [
@@ -68,7 +81,7 @@ class System:
             ensure(self.api, binding, {"metadata": metadata, "subjects": [subject], "roleRef": reference})
 
     def controller_token(self) -> str:
-        return self.token(CONTROLLER)
+        return self.token(CONTROLLER, seconds=3600)  # it works longer than a test
 
     def node_pod(self, node: str, name: str = "", account: str = NODE_ACCOUNT) -> Key:
         """A pod as the DaemonSet makes it; on no node yet when `node` is empty."""

@@ -23,12 +23,14 @@ from controller.store.kubernetes.handover import Closed, HandOver
 from controller.store.kubernetes.health import Health
 from controller.store.kubernetes.known import Known
 from controller.store.kubernetes.listing import list_pages
+from controller.store.kubernetes.versions import Versions
 from mesh.runtime.backoff import Backoff
 
 WATCH_SECONDS = (240, 300)  # chosen anew each time: not all kinds and replicas come back at once
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 3.0  # seconds, with full jitter: from none up to twice as long
 RESUME_PAUSE = 0.02  # after a watch that ended well, so that a server that ends them at once makes no busy loop
 ABSENT_PAUSE = 30.0  # until a kind that the cluster does not have is asked for again
+OPTIONAL_PAUSE = 5.0  # the same for a kind that somebody may install at any time, and waits for then
 ABSENT_LOOKS = 3  # a kind that was there is believed to be gone only when the server says so repeatedly
 
 
@@ -44,9 +46,18 @@ _NONSENSE = (msgspec.DecodeError, KeyError, TypeError, ValueError, AttributeErro
 class Reader:
     """Goes on until the hand-over is closed and `stop` was called; no fault of the server ends it."""
 
-    def __init__(self, server: ApiServer, kind: Kind, query: dict[str, str], to: HandOver, health: Health) -> None:
+    def __init__(
+        self,
+        server: ApiServer,
+        kind: Kind,
+        query: dict[str, str],
+        to: HandOver,
+        health: Health,
+        versions: Versions | None = None,
+    ) -> None:
         self._server, self._kind, self._query, self._to, self._health = server, kind, query, to, health
-        self._path = paths.collection(kind)
+        self._versions = versions or Versions()
+        self._path = paths.collection(self._versions.served(kind))
         self._known = Known(kind)
         self._version: str | None = None  # None: a list is needed
         self._synced = False
@@ -113,14 +124,21 @@ class Reader:
     def _not_there(self) -> float:
         """404 for a whole kind: the cluster does not have it, now or yet."""
         self._version = None
+        untried = self._versions.next(self._kind)
+        self._path = paths.collection(self._versions.served(self._kind))
+        if untried:
+            return 0.0
         self._absent += 1
         if self._known and self._absent < ABSENT_LOOKS:
             return self._backoff.after_failure(random.random())
-        kind = f"{self._kind.kind} ({self._kind.api_version})"
-        self._health.wrong(self._kind.plural, f"{self._server.host} has no kind {kind}")
+        if self._kind.optional:
+            self._health.well(self._kind.plural)  # the server answers, and that is no fault
+        else:
+            kind = f"{self._kind.kind} ({self._kind.api_version})"
+            self._health.wrong(self._kind.plural, f"{self._server.host} has no kind {kind}")
         self._put(self._known.listed(set()))
         self._report_synced()
-        return ABSENT_PAUSE * (0.5 + random.random())
+        return (OPTIONAL_PAUSE if self._kind.optional else ABSENT_PAUSE) * (0.5 + random.random())
 
     # --- watches
 

@@ -15,6 +15,7 @@ from controller.store.kubernetes.api import APPLY_PATCH, ApiServer
 from controller.store.kubernetes.health import Health
 from controller.store.kubernetes.known import clean
 from controller.store.kubernetes.listing import list_pages
+from controller.store.kubernetes.versions import Versions
 
 Edit = Callable[[dict[str, Any]], None]
 
@@ -27,22 +28,27 @@ _KEPT_BY_THE_SERVER = ("uid", "creationTimestamp", "generation", "managedFields"
 class KubernetesStore:
     """A `Store`. Requests wait on threads; nothing is kept but what watchers need."""
 
-    def __init__(self, server: ApiServer, pod_node: str = "") -> None:
-        """`pod_node`: list and watch only the pods of this node."""
+    def __init__(self, server: ApiServer, pod_node: str = "", pod_labels: str = "") -> None:
+        """`pod_node`, `pod_labels`: list and watch only the pods of this node, of this label selector."""
         self.server = server
         self._health = Health()
-        self._queries = {kinds.POD: {"fieldSelector": f"spec.nodeName={pod_node}"}} if pod_node else {}
+        self._versions = Versions()
+        node = {"fieldSelector": f"spec.nodeName={pod_node}"} if pod_node else {}
+        chosen = node | ({"labelSelector": pod_labels} if pod_labels else {})
+        self._queries = {kinds.POD: chosen} if chosen else {}
 
     @classmethod
-    def connect(cls, kubeconfig: Path | None, context: str = "", pod_node: str = "") -> KubernetesStore:
+    def connect(
+        cls, kubeconfig: Path | None, context: str = "", *, pod_node: str = "", pod_labels: str = ""
+    ) -> KubernetesStore:
         """Without a file: KUBECONFIG's, else this pod's service account. Raises StoreError."""
-        return cls(connection.connect(kubeconfig, context), pod_node)
+        return cls(connection.connect(kubeconfig, context), pod_node, pod_labels)
 
     async def list(self, kind: Kind, namespace: str = "") -> tuple[Object, ...]:
         return await self.server.call(self._list, kind, namespace)
 
     def watch(self, kinds: tuple[Kind, ...]) -> AsyncIterator[Event]:
-        return watching.watch(self.server, kinds, self._queries, self._health)
+        return watching.watch(self.server, kinds, self._queries, self._health, self._versions)
 
     async def get(self, kind: Kind, name: str, namespace: str = "") -> Object:
         return await self.server.call(self._get, kind, Key(kind.kind, namespace if kind.namespaced else "", name))
@@ -71,12 +77,13 @@ class KubernetesStore:
         def take(items: list[Any]) -> None:
             found.update((item["metadata"]["uid"], clean(kind, item)) for item in items)
 
-        list_pages(self.server, paths.collection(kind, namespace), self._queries.get(kind, {}), take)
+        path = paths.collection(self._versions.served(kind), namespace)
+        list_pages(self.server, path, self._queries.get(kind, {}), take)
         return tuple(found.values())
 
     def _get(self, kind: Kind, key: Key) -> Object:
         try:
-            return clean(kind, self.server.get(paths.of(kind, key.name, key.namespace)))
+            return clean(kind, self.server.get(paths.of(self._versions.served(kind), key.name, key.namespace)))
         except NotFound as error:
             raise NotFound(f"there is no {key}") from error
 
@@ -89,7 +96,8 @@ class KubernetesStore:
         (manifest["metadata"].get("annotations") or {}).pop(merge.LAST_APPLIED, None)
         if key.namespace:
             manifest["metadata"]["namespace"] = key.namespace
-        path = paths.of(kind, key.name, key.namespace)
+        version = obj["apiVersion"].rpartition("/")[2]
+        path = paths.of(kind.in_version(version), key.name, key.namespace)
         # force: what the manifest says is set, whoever said something else before.
         query = {"fieldManager": FIELD_MANAGER, "force": "true"}
         return clean(kind, self.server.patch(path, manifest, APPLY_PATCH, query))
@@ -110,7 +118,7 @@ class KubernetesStore:
         changed = patch.difference(before, merge.edited(before, after, status))
         if not changed:
             return before
-        path = paths.of(kind, key.name, key.namespace, "status" if status else "")
+        path = paths.of(self._versions.served(kind), key.name, key.namespace, "status" if status else "")
         try:
             answer = self.server.patch(path, patch.guarded(before, changed), query={"fieldManager": FIELD_MANAGER})
         except NotFound as error:
@@ -119,6 +127,7 @@ class KubernetesStore:
 
     def _delete(self, key: Key) -> None:
         try:
-            self.server.delete(paths.of(kinds.named(key.kind), key.name, key.namespace))
+            kind = self._versions.served(kinds.named(key.kind))
+            self.server.delete(paths.of(kind, key.name, key.namespace))
         except NotFound as error:
             raise NotFound(f"there is no {key}") from error
