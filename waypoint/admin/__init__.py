@@ -1,0 +1,1 @@
+"""The waypoint's own HTTP ports: admin (loopback), metrics, readiness. Served by its own HTTP/1."""

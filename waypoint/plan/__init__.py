@@ -1,0 +1,1 @@
+"""What the mesh says about a connection at this waypoint, decided without IO."""
