@@ -27,6 +27,7 @@ from mesh.model.enrolment import AMBIENT, DATAPLANE_MODE
 
 LOOK_EVERY = 0.5  # seconds
 LAST_WORDS = 3  # lines of a pod's log that are told when it fails
+ENDED = ("Succeeded", "Failed")  # phases of a pod
 OWN_CA = "root-key.pem"  # in a Secret that the controller has made; a given CA has other files
 Object = Mapping[str, Any]
 
@@ -103,9 +104,6 @@ def on_every_node(cluster: Cluster, names: Sequence[str], task: str, template: P
     finally:
         drop_pods(cluster, pods)
     say(f"{task}: done on {len(pods)} nodes")
-
-
-ENDED = ("Succeeded", "Failed")
 
 
 def pod_name(task: str, node: str) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
-import signal
 import sys
 from pathlib import Path
 
 from deploy.cni.conflist import Settings
 from deploy.cni.install import BINARY, Installer, InstallError
+from mesh.runtime.signals import until_signalled
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,15 +32,10 @@ async def _perform(options: argparse.Namespace, settings: Settings) -> None:
         installer.remove()
         return
     running = asyncio.create_task(installer.run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
     if options.command == "install":
         installed = asyncio.create_task(installer.installed.wait())
         installed.add_done_callback(lambda _: running.cancel())
-    try:
-        await running
-    except asyncio.CancelledError:
-        pass
+    await until_signalled(running)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""Builds the images of Ambit with buildah: python deploy/images/build.py [node] [controller] --output DIR.
+"""Builds the images of Ambit with buildah: python deploy/images/build.py [node] [waypoint] ... --output DIR.
 
 Without --base the base image is made here with mmdebstrap, so that no registry is needed. Layers are kept in --cache:
 after a change of the sources only the last ones are built again.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-IMAGES = ("node", "controller")
+IMAGES = ("node", "controller", "waypoint", "echo")
 CACHE = Path("/var/tmp/ambit-images")
 LOCAL_BASE = "localhost/ambit-base:bookworm"
 # containerd knows an image without a registry by this prefix.
@@ -46,7 +46,7 @@ class Builder:
     cache: Path
     verbose: bool
 
-    def buildah(self, *arguments: str) -> None:
+    def buildah(self, *arguments: str) -> str:
         driver = "overlay" if "overlay" in Path("/proc/filesystems").read_text() else "vfs"
         storage = (
             "--root",
@@ -56,10 +56,10 @@ class Builder:
             "--storage-driver",
             driver,
         )
-        self.run(("buildah", *storage, *arguments))
+        return self.run(("buildah", *storage, *arguments))
 
-    def run(self, command: Sequence[str]) -> None:
-        """Raises BuildFailed with the end of what the command wrote."""
+    def run(self, command: Sequence[str]) -> str:
+        """What the command wrote, unless it was shown. Raises BuildFailed with the end of that."""
         environment = {**os.environ, "BUILDAH_ISOLATION": "chroot"}
         done = subprocess.run(
             command,
@@ -70,6 +70,10 @@ class Builder:
         )
         if done.returncode:
             raise BuildFailed(f"{command[0]} failed:\n" + "\n".join((done.stdout or "").splitlines()[-25:]))
+        return done.stdout or ""
+
+    def identity(self, name: str) -> str:
+        return Builder(self.cache, verbose=False).buildah("images", "--quiet", "--no-trunc", name).strip()
 
     def has_image(self, name: str) -> bool:
         try:
@@ -105,12 +109,17 @@ def build(builder: Builder, image: str, base: str, tag: str) -> str:
 
 
 def save(builder: Builder, name: str, archive: Path) -> None:
-    """Writes over an earlier archive in one step."""
+    """Writes over an earlier archive in one step; one of the same image stays."""
     archive.parent.mkdir(parents=True, exist_ok=True)
+    note, identity = archive.with_suffix(".id"), f"{builder.identity(name)} {name}"
+    if archive.exists() and note.exists() and note.read_text() == identity:
+        return
+    note.unlink(missing_ok=True)
     fresh = archive.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     builder.buildah("push", "--quiet", name, f"docker-archive:{fresh}:{name}")
     fresh.replace(archive)
+    note.write_text(identity)
 
 
 def require_tools(base: str) -> None:
@@ -125,13 +134,13 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         "build.py", description="Builds Ambit's images as archives that containerd imports."
     )
-    parser.add_argument("images", nargs="*", metavar="node|controller", help="which; all when none is named")
+    parser.add_argument("images", nargs="*", metavar="|".join(IMAGES), help="which; all when none is named")
     parser.add_argument(
         "--base", default="", help="a Debian 12 image to begin with; made with mmdebstrap when not given"
     )
     parser.add_argument("--tag", default="dev")
     parser.add_argument(
-        "--output", type=Path, default=CACHE / "archives", help="directory for node.tar and controller.tar"
+        "--output", type=Path, default=CACHE / "archives", help="directory for node.tar, controller.tar, ..."
     )
     parser.add_argument("--cache", type=Path, default=CACHE, help="keeps layers from one build to the next")
     parser.add_argument("--verbose", action="store_true", help="show what buildah prints")

@@ -1,6 +1,7 @@
-"""requirements.py node|controller PYPROJECT: what pip shall install into an image, with the ranges of pyproject.toml.
+"""requirements.py node|controller|waypoint|compiler PYPROJECT: what pip shall install, in pyproject.toml's ranges.
 
-Each image names the packages that it imports; all else that pyproject.toml lists is for other places.
+Each image names the packages that it imports, `compiler` what makes the compiled byte path; all else that
+pyproject.toml lists is for other places.
 """
 
 from __future__ import annotations
@@ -25,8 +26,10 @@ BOTH = (
 )
 IMAGES = {
     "node": (*BOTH, "dnslib", "pyroute2", "uvloop"),
-    "controller": (*BOTH, "pyjwt", "uvloop"),
+    "controller": (*BOTH, "google-re2", "pyjwt", "uvloop"),
+    "waypoint": ("cryptography", "google-re2", "hpack", "msgspec", "prometheus-client", "protobuf", "uvloop"),
 }
+STAGES = {"compiler": ("grpc-stubs", "mypy", "setuptools", "types-protobuf", "types-pyyaml")}
 
 
 def name_of(requirement: str) -> str:
@@ -34,10 +37,13 @@ def name_of(requirement: str) -> str:
     return re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
 
 
-def chosen(project: Mapping[str, Any], image: str) -> list[str]:
-    """The requirements of an image. Raises KeyError: there is no such image."""
-    wanted = IMAGES[image]
-    return [each for each in project["project"]["dependencies"] if name_of(each) in wanted]
+def chosen(pyproject: Mapping[str, Any], image: str) -> list[str]:
+    """The requirements of an image or stage. Raises KeyError: there is no such one."""
+    wanted = {**IMAGES, **STAGES}[image]
+    listed = pyproject["project"]["dependencies"]
+    if image in STAGES:
+        listed = [*pyproject["build-system"]["requires"], *pyproject["project"]["optional-dependencies"]["dev"]]
+    return [each for each in listed if name_of(each) in wanted]
 
 
 def main() -> None:

@@ -6,13 +6,9 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
-import resource
-import signal
 import sys
-from collections.abc import Awaitable
 
 import uvloop
 
@@ -21,13 +17,16 @@ from controller.store.interface import Store, StoreError
 from controller.store.kubernetes import KubernetesStore
 from deploy.node.admission import Refused
 from deploy.node.home import Home
+from deploy.node.own_labels import SELECTOR
 from deploy.node.serving import PortTaken
 from deploy.node.settings import Settings, SettingsError, read
 from deploy.node.withdraw import withdraw
 from ebpf.cgroups import NoCgroup2, NoKubepods, enter_host_view
 from ebpf.node import Capture, NotLoaded
 from mesh.runtime import logs
+from mesh.runtime.descriptors import raise_descriptor_limit
 from mesh.runtime.lines import LineWriter
+from mesh.runtime.signals import until_signalled
 
 log = logging.getLogger("node")
 
@@ -41,29 +40,21 @@ def store(settings: Settings) -> Store:
     return KubernetesStore.connect(settings.kubeconfig, pod_node=settings.node)
 
 
+def labelled(settings: Settings) -> Store:
+    """Of the whole cluster, with only the pods that have a label of their own. Raises StoreError."""
+    if settings.objects is not None:
+        return DirectoryStore(settings.objects)
+    return KubernetesStore.connect(settings.kubeconfig, pod_labels=SELECTOR)
+
+
 async def serve(settings: Settings) -> None:
     """Raises what is Expected."""
     capture = Capture.open(settings.pins)
     try:
-        await until_signalled(Home(settings, store(settings), capture).run())
+        await until_signalled(Home(settings, store(settings), labelled(settings), capture).run())
+        log.info("the node agent ends; captured pods stay captured")
     finally:
         capture.close()
-
-
-async def until_signalled(work: Awaitable[None]) -> None:
-    task = asyncio.ensure_future(work)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        log.info("the node agent ends; captured pods stay captured")
-
-
-def raise_descriptor_limit() -> None:
-    """Each pod costs one: its network namespace."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def run(command: str, writer: LineWriter) -> None:

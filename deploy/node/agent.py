@@ -10,15 +10,16 @@ import logging
 import os
 import random
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from controller.store.interface import Key, Object, Store, StoreError
 from deploy.mirror import Mirror
+from deploy.node import leftovers
 from deploy.node.annotation import annotate
 from deploy.node.around import Capture, Networks
 from deploy.node.enrol import Observed, Step, is_enrolled, next_step
-from deploy.node.pods import has_ended
+from deploy.node.pods import has_ended, is_on_host
+from deploy.node.remembered import Kernel, Pod
 from deploy.node.zds import Member, NotServed, ZdsServer
 from ebpf.netns import netns_cookie
 from mesh.model.address import Ip, canonical
@@ -37,36 +38,6 @@ log = logging.getLogger("node-agent")
 
 PATIENCE = 5.0  # seconds a running pod goes on in plain text while ztunnel cannot take it; a restart takes two
 FIRST_RETRY, LONGEST_RETRY = 0.05, 5.0  # seconds; Istio's agent has the same cap
-
-
-@dataclass(slots=True)
-class _Pod:
-    """What the agent remembers of a pod between two looks at it."""
-
-    object: Object
-    netns: os.PathLike[str]
-    cookie: int
-    addresses: tuple[Ip, ...] = ()  # told before the object has them
-    announced: bool = False
-    problem: str = ""
-    problem_since: float = 0.0
-    leaving: bool = False  # it has ended: it leaves the mesh whatever its labels say
-    settled: asyncio.Event = field(default_factory=asyncio.Event)  # it is where it is wanted
-    disturbed: asyncio.Event = field(default_factory=asyncio.Event)
-    stepped: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-
-    @property
-    def key(self) -> Key:
-        return Key("Pod", self.object["metadata"]["namespace"], self.object["metadata"]["name"])
-
-
-@dataclass(frozen=True, slots=True)
-class _Kernel:
-    """What the kernel has: pods whose inbound connections are steered, by uid, and captured ones, by cookie."""
-
-    attached: frozenset[str]
-    captured: frozenset[int]
 
 
 class NodeAgent:
@@ -89,8 +60,9 @@ class NodeAgent:
         self._node, self._store, self._mirror, self._networks = node, store, mirror, networks
         self._capture, self._excluded = capture, excluded
         self._zds = ZdsServer(zds_path, self._members, self._disturb_all, welcome)
-        self._pods: dict[str, _Pod] = {}
+        self._pods: dict[str, Pod] = {}
         self._withdrawing = False
+        self.recaptured = 0  # times that a pod was found captured no more, though nobody here had let it go
 
     async def run(self) -> None:
         """Raises OSError: the ZDS socket cannot be made."""
@@ -122,7 +94,7 @@ class NodeAgent:
                 await _first(pod.settled, pod.stepped, pod.disturbed)
             await asyncio.sleep(0.02)
 
-    def _may_start(self, pod: _Pod) -> bool:
+    def _may_start(self, pod: Pod) -> bool:
         """The mesh need not have been told yet: that waits for the API server, which a pod need not."""
         kernel = self._kernel()
         observed = self._observe(pod, kernel)
@@ -157,7 +129,7 @@ class NodeAgent:
         """Take in pods whose namespaces have come; look again at those that may be wanted elsewhere."""
         for obj in self._mirror.of("Pod"):
             uid = obj["metadata"]["uid"]
-            if obj["spec"].get("nodeName") == self._node:
+            if obj["spec"].get("nodeName") == self._node and not is_on_host(obj):
                 if uid in self._pods:
                     self._pods[uid].object = obj
                     self._follow_sandbox(uid, self._pods[uid])
@@ -166,20 +138,8 @@ class NodeAgent:
         self._disturb_all()
 
     def sweep(self) -> None:
-        """Remove what was left of pods that have gone. A pod whose object is gone and that still runs stays captured to
-        its end; and while it is not known where one of them is, any captured namespace may be it."""
-        living = {pod.cookie for pod in self._pods.values()}
-        unknown = False
-        for uid in self._capture.attached_inbound() - self._pods.keys():
-            cookie = self._cookie(uid)
-            if cookie is not None:
-                living.add(cookie)
-            elif self._capture.is_attached_to_living(uid):
-                unknown = True
-            else:
-                self._capture.detach_inbound(uid)
-        for cookie in frozenset() if unknown else self._capture.enrolled() - living:
-            self._capture.withdraw(cookie)
+        """Remove what was left of pods that have gone."""
+        leftovers.sweep(self._capture, {uid: pod.cookie for uid, pod in self._pods.items()}, self._cookie)
 
     def known(self) -> frozenset[str]:
         """The uids of the pods that the agent looks after."""
@@ -187,7 +147,7 @@ class NodeAgent:
 
     def decision(self, obj: Object) -> Enrolment | None:
         """What is wanted of a pod; None while its namespace is not known."""
-        metadata, spec = obj["metadata"], obj["spec"]
+        metadata = obj["metadata"]
         namespace = self._mirror.get("Namespace", "", metadata["namespace"])
         if namespace is None:
             return None
@@ -196,7 +156,7 @@ class NodeAgent:
             namespace["metadata"].get("labels") or {},
             metadata.get("labels") or {},
             metadata.get("annotations") or {},
-            bool(spec.get("hostNetwork")),
+            is_on_host(obj),
             self._excluded,
         )
 
@@ -213,25 +173,26 @@ class NodeAgent:
         netns, cookie = self._networks.netns(uid), self._cookie(uid)
         if netns is None or cookie is None:
             return
-        pod = self._pods[uid] = _Pod(obj, netns, cookie)
+        pod = self._pods[uid] = Pod(obj, netns, cookie)
         pod.task = asyncio.create_task(self._tend(uid, pod))
 
-    def _follow_sandbox(self, uid: str, pod: _Pod) -> None:
+    def _follow_sandbox(self, uid: str, pod: Pod) -> None:
         """A pod whose sandbox was made anew is enrolled in its new namespace. The old one has ended."""
         netns = self._networks.netns(uid)
         if netns is None or netns == pod.netns or pod.leaving:
             return
         cookie = self._cookie(uid)
         if cookie is not None:
-            self._capture.withdraw(pod.cookie)
+            log.info("%s: its sandbox was made anew: network namespace %d, no more %d", pod.key, cookie, pod.cookie)
+            self._end_capture(pod.cookie, pod)
             self._capture.detach_inbound(uid)
-            pod.netns, pod.cookie = netns, cookie
+            pod.netns, pod.cookie, pod.captured = netns, cookie, False
 
     def _forget(self, uid: str) -> None:
         """A pod that an earlier agent enrolled, and that ended before this one had seen it."""
         cookie = self._cookie(uid)
         if cookie is not None:
-            self._capture.withdraw(cookie)
+            self._end_capture(cookie, None)
         self._capture.detach_inbound(uid)
 
     def _cookie(self, uid: str) -> int | None:
@@ -246,13 +207,13 @@ class NodeAgent:
         for pod in self._pods.values():
             self._disturb(pod, kernel)
 
-    def _disturb(self, pod: _Pod, kernel: _Kernel) -> None:
+    def _disturb(self, pod: Pod, kernel: Kernel) -> None:
         if self._next(pod, kernel) is not None:
             pod.settled.clear()
         pod.disturbed.set()
 
-    def _kernel(self) -> _Kernel:
-        return _Kernel(self._capture.attached_inbound(), self._capture.enrolled())
+    def _kernel(self) -> Kernel:
+        return Kernel(self._capture.attached_inbound(), self._capture.enrolled())
 
     def _members(self) -> Iterator[Member]:
         """Those that ztunnel is to serve: all that are wanted in the mesh, and all that still are captured."""
@@ -262,7 +223,7 @@ class NodeAgent:
                 pod.announced = True
                 yield _member(uid, pod)
 
-    def _wanted(self, pod: _Pod, kernel: _Kernel) -> bool:
+    def _wanted(self, pod: Pod, kernel: Kernel) -> bool:
         if self._withdrawing or pod.leaving or has_ended(pod.object):
             return False
         decision = self.decision(pod.object)
@@ -270,20 +231,23 @@ class NodeAgent:
             return pod.cookie in kernel.captured
         return decision.wanted
 
-    def _next(self, pod: _Pod, kernel: _Kernel) -> Step | None:
+    def _next(self, pod: Pod, kernel: Kernel) -> Step | None:
         return next_step(self._wanted(pod, kernel), self._observe(pod, kernel))
 
-    def _observe(self, pod: _Pod, kernel: _Kernel) -> Observed:
+    def _observe(self, pod: Pod, kernel: Kernel) -> Observed:
         uid = pod.object["metadata"]["uid"]
         present = self._mirror.get(*_triple(pod.key))
         same = present is not None and present["metadata"]["uid"] == uid and not pod.leaving
         annotations = (pod.object["metadata"].get("annotations") or {}) if same else {}
         waited = asyncio.get_running_loop().time() - pod.problem_since
+        captured = pod.cookie in kernel.captured
+        if captured and not self._wanted(pod, kernel):
+            captured = not self._is_of_another(pod.cookie, pod, kernel)
         return Observed(
             served=self._zds.serves(uid, pod.netns),
             announced=pod.announced,
             attached=uid in kernel.attached,
-            captured=pod.cookie in kernel.captured,
+            captured=captured,
             annotation=annotations.get(REDIRECTION),
             gone=not same,
             problem=pod.problem,
@@ -291,7 +255,7 @@ class NodeAgent:
             impatient=bool(pod.problem) and waited > PATIENCE,
         )
 
-    async def _tend(self, uid: str, pod: _Pod) -> None:
+    async def _tend(self, uid: str, pod: Pod) -> None:
         """Step after step until nothing is left to do, then wait to be disturbed."""
         backoff = Backoff(FIRST_RETRY, LONGEST_RETRY)
         while True:
@@ -311,14 +275,14 @@ class NodeAgent:
                 log.debug("pod %s: %s: done", pod.key, step.value)
             pod.stepped.set()
 
-    def _note(self, pod: _Pod, step: Step, problem: str) -> None:
+    def _note(self, pod: Pod, step: Step, problem: str) -> None:
         if not pod.problem:
             pod.problem_since = asyncio.get_running_loop().time()
         if pod.problem != problem:
             log.warning("%s: %s: %s", pod.key, step.value, problem)
         pod.problem = problem
 
-    async def _take(self, step: Step, uid: str, pod: _Pod) -> None:
+    async def _take(self, step: Step, uid: str, pod: Pod) -> None:
         match step:
             case Step.ANNOUNCE:
                 pod.announced = True
@@ -327,7 +291,7 @@ class NodeAgent:
             case Step.ATTACH:
                 with_netns(pod.netns, lambda netns: self._capture.attach_inbound(netns, uid))
             case Step.CAPTURE:
-                self._capture.enrol(pod.cookie, _addresses(pod.object) or pod.addresses)
+                self._capture_pod(pod)
             case Step.PUBLISH:
                 await self._tell(pod, {REDIRECTION: REDIRECTION_ENABLED, REDIRECTION_REASON: None})
                 pod.problem = ""
@@ -336,14 +300,37 @@ class NodeAgent:
             case Step.UNPUBLISH:
                 await self._tell(pod, {REDIRECTION: None, REDIRECTION_REASON: None})
             case Step.WITHDRAW:
-                self._capture.withdraw(pod.cookie)
+                self._let_go(pod)
             case Step.DETACH:
                 self._capture.detach_inbound(uid)
             case Step.RETIRE:
                 await self._zds.delete(uid)
                 pod.announced = False
 
-    async def _tell(self, pod: _Pod, values: dict[str, str | None]) -> None:
+    def _capture_pod(self, pod: Pod) -> None:
+        if pod.captured:
+            self.recaptured += 1
+            log.error("%s was captured and is not any more: its connections went out in clear; captured again", pod.key)
+        self._capture.enrol(pod.cookie, _addresses(pod.object) or pod.addresses)
+        pod.captured = True
+        log.info("%s is captured (network namespace %d)", pod.key, pod.cookie)
+
+    def _let_go(self, pod: Pod) -> None:
+        pod.captured = False
+        self._end_capture(pod.cookie, pod)
+        log.info("%s is not captured any more (network namespace %d)", pod.key, pod.cookie)
+
+    def _end_capture(self, cookie: int, leaving: Pod | None) -> None:
+        if not self._is_of_another(cookie, leaving, self._kernel()):
+            self._capture.withdraw(cookie)
+
+    def _is_of_another(self, cookie: int, pod: Pod | None, kernel: Kernel) -> bool:
+        """Whether a pod that stays in the mesh is in this network namespace. One that leaves, and has got there by
+        whatever mistake, must not take the other's capture along."""
+        others = (each for each in self._pods.values() if each is not pod and each.cookie == cookie)
+        return any(self._wanted(each, kernel) for each in others)
+
+    async def _tell(self, pod: Pod, values: dict[str, str | None]) -> None:
         changed = await annotate(self._store, pod.object, values)
         if changed is not None:
             pod.object = changed
@@ -366,7 +353,7 @@ def _addresses(pod: Object) -> tuple[Ip, ...]:
     return tuple(canonical(each["ip"]) for each in pod.get("status", {}).get("podIPs") or () if each.get("ip"))
 
 
-def _member(uid: str, pod: _Pod) -> Member:
+def _member(uid: str, pod: Pod) -> Member:
     metadata = pod.object["metadata"]
     account = pod.object["spec"].get("serviceAccountName") or "default"
     return Member(uid, metadata["name"], metadata["namespace"], account, pod.netns)

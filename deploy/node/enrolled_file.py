@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from controller.store.interface import Object
 from mesh.model.enrolment import Enrolment
 
+OWN_LABEL = "#own-label "  # before a name: no name of a namespace, so that the plugin passes it over
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """Namespaces in which a pod without a label is wanted in the mesh, and those where pods have their own."""
+
+    labelled: frozenset[str] = frozenset()
+    own_label: frozenset[str] = frozenset()
+
 
 def enrolled_namespaces(
-    namespaces: Iterable[Object], pods: Iterable[Object], decide: Callable[[Object], Enrolment | None]
-) -> frozenset[str]:
-    """Those in which a new pod without labels is wanted in the mesh; and those in which a pod of this node is, by its
-    own label: the next one of its kind will be. Pure."""
+    namespaces: Iterable[Object], own_label: Collection[str], decide: Callable[[Object], Enrolment | None]
+) -> Enrolled:
+    """Only of namespaces that exist. Pure."""
     names = {str(each["metadata"]["name"]) for each in namespaces}
     plain = ({"metadata": {"namespace": name, "name": ""}, "spec": {}} for name in names)
-    wanted = (each for each in (*plain, *pods) if (found := decide(each)) is not None and found.wanted)
-    return frozenset(str(each["metadata"]["namespace"]) for each in wanted)
+    wanted = (each for each in plain if (found := decide(each)) is not None and found.wanted)
+    return Enrolled(frozenset(str(each["metadata"]["namespace"]) for each in wanted), frozenset(own_label) & names)
 
 
 class EnrolledFile:
@@ -26,20 +36,35 @@ class EnrolledFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._written: frozenset[str] | None = None
+        self._written: Enrolled | None = None
 
-    def write(self, names: frozenset[str]) -> None:
+    @property
+    def written(self) -> Enrolled:
+        """By this agent, last."""
+        return self._written or Enrolled()
+
+    def own_label(self) -> frozenset[str]:
+        """As an earlier agent has written them. Raises OSError: the file is there and cannot be read."""
+        try:
+            lines = self._path.read_text().splitlines()
+        except FileNotFoundError:
+            return frozenset()
+        return frozenset(line.removeprefix(OWN_LABEL) for line in lines if line.startswith(OWN_LABEL))
+
+    def write(self, enrolled: Enrolled) -> None:
         """Raises OSError."""
-        if names == self._written:
+        if enrolled == self._written:
             return
+        names = sorted(enrolled.labelled | enrolled.own_label)
+        lines = [*names, *(OWN_LABEL + name for name in sorted(enrolled.own_label))]
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_name(f".{self._path.name}")
         with open(temporary, "w") as file:
-            file.write("".join(f"{name}\n" for name in sorted(names)))
+            file.write("".join(f"{line}\n" for line in lines))
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(self._path)
-        self._written = names
+        self._written = enrolled
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -16,11 +16,13 @@ from deploy.node.enrolled_file import EnrolledFile, enrolled_namespaces
 from deploy.node.exempt import Exemption, NotExempt
 from deploy.node.gate import Gate
 from deploy.node.networks import PodNetworks
+from deploy.node.own_labels import OwnLabels
 from deploy.node.repair import Repair
 from deploy.node.serving import Figures, Server
 from deploy.node.settings import LONGEST_ADMISSION, Settings
 from deploy.node.zds import NotServed
 from ebpf import cgroups, loader
+from ebpf.attachment import idle_hooks
 from ebpf.netns import own_cookie
 from ebpf.node import Capture
 from ebpf.pins import Pins
@@ -29,14 +31,17 @@ from mesh.runtime.readiness import Readiness
 log = logging.getLogger("node")
 
 WATCHED = (kinds.NAMESPACE, kinds.POD)
+PROGRAMS = "programs"  # a condition of readiness
 LONGEST_WITHDRAWAL = 60.0  # seconds until every pod has left: each needs a word to the API server
 
 
 class Home:
     """One node."""
 
-    def __init__(self, settings: Settings, store: Store, capture: Capture) -> None:
-        """Raises NoCgroup2, NoKubepods, OSError."""
+    def __init__(self, settings: Settings, store: Store, labelled: Store, capture: Capture) -> None:
+        """`store` has the pods of this node, `labelled` those of the cluster that have a label of their own.
+
+        Raises NoCgroup2, NoKubepods, OSError."""
         self._settings, self._capture = settings, capture
         kubepods = settings.kubepods or cgroups.kubepods()
         log.info("pods are those below %s", kubepods)
@@ -64,17 +69,21 @@ class Home:
             settings.host_root,
             LONGEST_ADMISSION,
         )
-        self._repair = Repair(settings.node, store, self._mirror, self._networks, self._agent, self._gate)
+        self._repair = Repair(
+            settings.node, store, self._mirror, self._networks, self._agent, self._gate, self._check_programs
+        )
         self._admission = AdmissionServer(
             settings.cni_socket, {"ADD": self._gate.add, "DEL": self._gate.delete, "WITHDRAW": self._withdraw}
         )
         self._file = EnrolledFile(settings.enrolled_namespaces)
+        self._own_labels = OwnLabels(labelled, settings.excluded, self._file.own_label(), self._write_enrolled)
         self._readiness = Readiness(objects="the API server has not told of this node's pods yet")
         self._withdrawn = False
 
     async def run(self) -> None:
         """Until cancelled. Raises PortTaken, OSError."""
-        figures = Figures(self._agent.figures, self._agent.ztunnels, self._admission.answered)
+        agent = self._agent
+        figures = Figures(agent.figures, agent.ztunnels, self._admission.answered, lambda: agent.recaptured)
         server = Server(self._settings.address, self._settings.port, self._readiness, figures)
         await server.start()
         try:
@@ -86,6 +95,7 @@ class Home:
                 tasks.create_task(self._agent.run())
                 tasks.create_task(self._admission.serve())
                 tasks.create_task(self._repair.run())
+                tasks.create_task(self._own_labels.run())
                 self._readiness.met("objects")
                 log.info("node %s is ready", self._settings.node)
         finally:
@@ -104,14 +114,30 @@ class Home:
         """What is derived from the objects besides enrolment itself."""
         own = [pod for pod in self._mirror.of("Pod") if pod["spec"].get("nodeName") == self._settings.node]
         self._networks.static = pods.static_uids(own, self._settings.node)
+        self._write_enrolled()
+
+    def _write_enrolled(self) -> None:
         if not self._withdrawn:
-            self._file.write(enrolled_namespaces(self._mirror.of("Namespace"), own, self._agent.decision))
+            namespaces, own_label = self._mirror.of("Namespace"), self._own_labels.namespaces
+            enrolled = enrolled_namespaces(namespaces, own_label, self._agent.decision)
+            own_label -= self._file.written.own_label - enrolled.own_label  # their namespaces have gone
+            self._file.write(enrolled)
 
     def _welcome(self, process: int) -> None:
         try:
             self._exemption.admit(process)
         except NotExempt as error:
             raise NotServed(str(error)) from error
+
+    def _check_programs(self) -> None:
+        """Raises OSError."""
+        idle = () if self._withdrawn else idle_hooks(self._settings.pins)
+        if not idle:
+            self._readiness.met(PROGRAMS)
+        elif PROGRAMS not in self._readiness.waiting:
+            reason = f"nothing is captured: no program is attached at {', '.join(idle)}; delete this pod to load them"
+            self._readiness.wait_for(PROGRAMS, reason)
+            log.error("%s", reason)
 
     async def _withdraw(self, request: Request) -> None:
         """All pods leave the mesh, then the capture ends; this process stays, so that nothing starts it anew."""

@@ -64,7 +64,7 @@ class PodNetworks:
         held = self._held.get(uid)
         if held is None:
             found = self._find(uid)
-            if found is None:
+            if found is None or self._is_held(found):
                 return None
             held = self._held[uid] = _Held(found)
         return held.netns
@@ -74,6 +74,7 @@ class PodNetworks:
         netns = Netns(path)
         if netns.identity in self._host:
             raise ValueError(f"{path} is the network namespace of the host")
+        self._correct(uid, netns)
         before = self._held.get(uid)
         if before is None or before.netns.identity != netns.identity:
             self._held[uid] = _Held(netns, container, inhabited=False, since=time.monotonic())
@@ -82,18 +83,19 @@ class PodNetworks:
 
     def look_again(self, uid: str) -> None:
         """A sandbox may have been made anew without a word from the CNI plugin."""
-        held, found = self._held.get(uid), self._find(uid)
-        if held is None or found is None:
+        held = self._held.get(uid)
+        if held is None:
             return
-        if found.identity == held.netns.identity:
+        if held.netns.identity in {each.netns for each in self._candidates(uid)}:
             held.inhabited = True
-        elif held.inhabited:
+        elif held.inhabited and (found := self._find(uid)) and not self._is_held(found):
             self._held[uid] = _Held(found)
 
     def is_of(self, uid: str, container: str) -> bool:
-        """Whether the namespace that is known of a pod is that of this sandbox, or of one that was never told."""
+        """Whether the namespace that is known of a pod is that of this sandbox. Of one that was never told, which an
+        agent that was restarted has found by itself, only its end can tell: an older sandbox is removed much later."""
         held = self._held.get(uid)
-        return held is None or held.container in ("", container)
+        return held is None or held.container == container or (not held.container and self.has_ended(uid))
 
     def has_ended(self, uid: str) -> bool:
         """Whether no process of the pod is left, of one that had any."""
@@ -109,9 +111,22 @@ class PodNetworks:
 
     # --- inside
 
+    def _correct(self, uid: str, netns: Netns) -> None:
+        """What the CNI plugin says counts more than where processes were seen."""
+        for other in [each for each, held in self._held.items() if held.netns.identity == netns.identity]:
+            if other != uid:
+                log.warning("pod %s is not in network namespace %d: that is of pod %s", other, netns.identity[1], uid)
+                del self._held[other]
+
+    def _is_held(self, netns: Netns) -> bool:
+        """For another pod: a process that has gone there from elsewhere does not make it its pod's own."""
+        return any(held.netns.identity == netns.identity for held in self._held.values())
+
+    def _candidates(self, uid: str) -> Iterator[Candidate]:
+        return filter(None, (self._candidate(process) for process in self._processes(uid)))
+
     def _find(self, uid: str) -> Netns | None:
-        candidates = filter(None, (self._candidate(process) for process in self._processes(uid)))
-        chosen = choose(candidates, self._host)
+        chosen = choose(self._candidates(uid), self._host)
         if chosen is None:
             return None
         try:

@@ -16,6 +16,12 @@ def uid(pod: Object) -> str:
     return str(pod["metadata"]["uid"])
 
 
+def is_on_host(pod: Object) -> bool:
+    """It has no network namespace of its own. Where its processes are says nothing: those of ztunnel are now in this
+    pod's namespace, now in that one's."""
+    return bool((pod.get("spec") or {}).get("hostNetwork"))
+
+
 def has_ended(pod: Object) -> bool:
     """All its containers have, for good: a Job's, once it is done."""
     return (pod.get("status") or {}).get("phase") in ENDED

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from controller.store.interface import Object, Store, StoreError
 from deploy.mirror import Mirror
@@ -23,9 +23,17 @@ class Repair:
     """Of one node."""
 
     def __init__(
-        self, node: str, store: Store, mirror: Mirror, networks: PodNetworks, agent: NodeAgent, gate: Gate
+        self,
+        node: str,
+        store: Store,
+        mirror: Mirror,
+        networks: PodNetworks,
+        agent: NodeAgent,
+        gate: Gate,
+        check: Callable[[], None],
     ) -> None:
-        self._node, self._store = node, store
+        """`check` looks whether the kernel's programs are there at all, and may raise OSError."""
+        self._node, self._store, self._check = node, store, check
         self._mirror, self._networks, self._agent, self._gate = mirror, networks, agent, gate
 
     async def run(self) -> None:
@@ -47,6 +55,7 @@ class Repair:
         await asyncio.gather(*(self._gate.release(uid) for uid in ended))
         self._agent.sweep()
         await self._tidy()
+        self._check()
 
     async def _tidy(self) -> None:
         """A pod that has ended keeps its object: it must not say of itself that it is in the mesh."""

@@ -21,9 +21,13 @@ class Figures(Collector):
     """What is counted, asked for when somebody reads it."""
 
     def __init__(
-        self, pods: Callable[[], Mapping[str, int]], ztunnels: Callable[[], int], answered: Mapping[str, int]
+        self,
+        pods: Callable[[], Mapping[str, int]],
+        ztunnels: Callable[[], int],
+        answered: Mapping[str, int],
+        recaptured: Callable[[], int],
     ) -> None:
-        self._pods, self._ztunnels, self._answered = pods, ztunnels, answered
+        self._pods, self._ztunnels, self._answered, self._recaptured = pods, ztunnels, answered, recaptured
 
     def collect(self) -> Iterator[Metric]:
         pods = GaugeMetricFamily("ambit_node_pods", "Pods of this node, by what they are to the mesh", labels=["state"])
@@ -31,6 +35,8 @@ class Figures(Collector):
             pods.add_metric([state], count)
         yield pods
         yield GaugeMetricFamily("ambit_node_ztunnels", "ztunnels that are connected", self._ztunnels())
+        what = "Pods that were found captured no more though they should have been, and were captured again"
+        yield CounterMetricFamily("ambit_node_recaptured_pods", what, self._recaptured())
         asked = CounterMetricFamily("ambit_node_admissions", "What the CNI plugin has asked", labels=["answer"])
         for answer, count in self._answered.items():
             asked.add_metric([answer], count)

@@ -15,7 +15,24 @@ from tests.cluster.plan import BIN
 from tests.helm import chart
 from tests.store import apiserver
 
-EVERYTHING = ("networkPolicy=true", "controller.replicas=2", "controller.podDisruptionBudget=true")
+# Every value that adds an object or a field.
+EVERYTHING = (
+    "networkPolicy=true",
+    "controller.replicas=2",
+    "controller.podDisruptionBudget=true",
+    "controller.podAnnotations.team=mesh",
+    "controller.tolerations[0].operator=Exists",
+    "controller.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]."
+    "matchExpressions[0].key=disk,controller.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution."
+    "nodeSelectorTerms[0].matchExpressions[0].operator=Exists",
+    "images.pullSecrets={one,two}",
+    "mesh.network=east",
+    "node.paths.cgroup=/sys/fs/cgroup/kubepods",
+    "node.podAnnotations.team=mesh",
+    "node.resources.ztunnel.limits.memory=1Gi",
+    "node.maxUnavailable=10%",
+    "uninstall.removeLabels=false",
+)
 
 
 def kubectl() -> str | None:

@@ -44,6 +44,17 @@ def test_only_who_touches_the_kernel_has_capabilities() -> None:
     ]
 
 
+def test_the_readme_lists_the_capabilities_that_are_given() -> None:
+    lines = (chart.CHART / "README.md").read_text().partition("## Privileges on the node")[2].splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
+    told = {(row[0], row[1]) for row in cells[2:] if row[1] != "none"}
+    parts = containers(node()["spec"])
+    assert told == {
+        (name, each) for name, part in parts.items() for each in part["securityContext"]["capabilities"].get("add", ())
+    }
+    assert {row[0] for row in cells[2:]} == set(parts)
+
+
 def test_a_privileged_loader_only_where_it_must_mount() -> None:
     parts = containers(node("node.mountBpffs=true")["spec"])
     assert parts["loader"]["securityContext"]["privileged"] is True
@@ -79,6 +90,15 @@ def test_ztunnel_and_agent_meet_at_the_same_places() -> None:
     assert "--socket=/run/mesh/cni.sock" in parts["cni"]["args"]
     assert f"--enrolled-namespaces={agent['AMBIT_ENROLLED_NAMESPACES']}" in parts["cni"]["args"]
     assert "/sys/fs/bpf/mesh" in parts["loader"]["args"]
+
+
+def test_probes_pass_wherever_the_cgroup_of_pods_is() -> None:
+    """The loader attaches above the kubelet only when it is told to, or looks for all by itself."""
+    for cgroup in ("auto", "/sys/fs/cgroup/kubepods"):
+        arguments = containers(node(f"node.paths.cgroup={cgroup}")["spec"])["loader"]["args"]
+        given = dict(zip(arguments[::2], arguments[1::2], strict=True))
+        assert given["--cgroup"] == cgroup
+        assert given["--node-cgroup"] == "auto"
 
 
 def test_ztunnel_finds_the_controller_by_a_name_of_its_certificate() -> None:

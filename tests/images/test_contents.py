@@ -15,9 +15,10 @@ from deploy.images import requirements
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "deploy" / "images"
-OURS = ("mesh", "ebpf", "ztunnel", "controller", "deploy", "cli")
+OURS = ("mesh", "ebpf", "ztunnel", "controller", "waypoint", "deploy", "cli")
 # Packages whose modules have another name.
 MODULES = {
+    "google-re2": "re2",
     "grpcio": "grpc",
     "prometheus-client": "prometheus_client",
     "protobuf": "google",
@@ -78,5 +79,12 @@ def test_what_is_installed_has_the_ranges_of_the_project(image: str) -> None:
     assert set(found) <= set(project["project"]["dependencies"])
 
 
-def test_the_controller_runs_as_nobody_special() -> None:
-    assert re.search(r"^USER ([1-9]\d*):", (IMAGES / "Containerfile.controller").read_text(), re.M)
+def test_the_byte_path_is_compiled_with_the_projects_own_ranges() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    for stage, wanted in requirements.STAGES.items():
+        assert sorted(map(requirements.name_of, requirements.chosen(project, stage))) == sorted(wanted)
+
+
+@pytest.mark.parametrize("image", ["controller", "waypoint"])
+def test_it_runs_as_nobody_special(image: str) -> None:
+    assert re.search(r"^USER ([1-9]\d*):", (IMAGES / f"Containerfile.{image}").read_text(), re.M)

@@ -87,6 +87,13 @@ class World:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web", "namespace": "shop"}, "spec": spec}
         self.uid = (await self.store.apply(pod))["metadata"]["uid"]
 
+    async def add_pod(self, name: str, ambient: bool, **more: Any) -> str:
+        labels = {DATAPLANE_MODE: "ambient" if ambient else "none"}
+        spec = {"nodeName": "node1", "containers": [{"name": "main"}], **more}
+        metadata = {"name": name, "namespace": "shop", "labels": labels}
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
+        return str((await self.store.apply(pod))["metadata"]["uid"])
+
     @asynccontextmanager
     async def agent(self) -> AsyncIterator[NodeAgent]:
         mirror = Mirror(self.store, (kinds.NAMESPACE, kinds.POD))
@@ -222,6 +229,71 @@ def test_a_restarted_agent_goes_on(tmp_path: Path) -> None:
             assert world.closed
             assert world.kernel.story[before:] == ["withdraw"]
             again.end()
+
+    asyncio.run(story())
+
+
+def test_a_pod_on_the_host_takes_nobody_out_of_the_mesh(tmp_path: Path) -> None:
+    """A process of it may be in any pod's namespace, as ztunnel's are."""
+
+    async def story() -> None:
+        world = World(tmp_path)
+        await world.fill(ambient=True)
+        async with world.agent() as agent:
+            ztunnel = await world.ztunnel()
+            await world.annotated("enabled")
+            await world.add_pod("ztunnel", ambient=True, hostNetwork=True)
+            await until(lambda: agent._mirror.get("Pod", "shop", "ztunnel") is not None)
+            agent.look()
+            await asyncio.sleep(0)
+            assert world.closed
+            assert world.kernel.story == ["attach", "enrol"]
+            ztunnel.end()
+
+    asyncio.run(story())
+
+
+def test_who_leaves_does_not_take_another_along(tmp_path: Path) -> None:
+    """Two pods in one namespace are a mistake, of whoever finds namespaces: then the one in the mesh stays there."""
+
+    async def story() -> None:
+        world = World(tmp_path)
+        await world.fill(ambient=True)
+        async with world.agent() as agent:
+            ztunnel = await world.ztunnel()
+            await world.annotated("enabled")
+            visitor = await world.add_pod("visitor", ambient=False)
+            await until(lambda: visitor in agent.known())
+            async with asyncio.timeout(PATIENCE):
+                await agent.released(visitor)
+                await agent.released("an earlier agent knew it")
+            assert world.closed
+            assert world.kernel.story == ["attach", "enrol", "detach"]
+            ztunnel.end()
+
+    asyncio.run(story())
+
+
+def test_a_pod_that_is_captured_no_more_is_captured_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever it was: it is undone, counted, and said."""
+
+    async def story() -> None:
+        world = World(tmp_path)
+        await world.fill(ambient=True)
+        async with world.agent() as agent:
+            ztunnel = await world.ztunnel()
+            await world.annotated("enabled")
+            world.kernel.cookies.clear()
+            agent.look()
+            await until(lambda: world.closed)
+            assert agent.recaptured == 1
+            assert "Pod shop/web was captured and is not any more" in caplog.text
+            await world.label(False)
+            await until(lambda: world.open)
+            await world.label(True)
+            await until(lambda: world.closed)
+            assert agent.recaptured == 1
+            ztunnel.end()
 
     asyncio.run(story())
 

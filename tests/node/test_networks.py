@@ -135,3 +135,51 @@ def test_a_static_pod_is_known_by_its_own_uid(node: Kubelet) -> None:
     assert networks.netns(mirror) is None
     networks.static = {mirror: static}
     assert networks.netns(mirror) is not None
+
+
+def test_a_visitor_does_not_take_a_namespace_from_its_pod(node: Kubelet) -> None:
+    """ztunnel, a pod on the host, goes from pod to pod; so may others that have the right to."""
+    uid, visitor, netns = new_uid(), new_uid(), node.namespace()
+    settle(node.run(uid, netns).pid, netns)
+    settle(node.run(visitor, netns).pid, netns)
+    networks = PodNetworks(node.kubepods)
+    assert networks.netns(uid) is not None
+    assert networks.netns(visitor) is None
+
+
+def test_what_the_plugin_says_counts_more_than_a_visitor(node: Kubelet) -> None:
+    uid, visitor, netns = new_uid(), new_uid(), node.namespace()
+    settle(node.run(visitor, netns).pid, netns)
+    networks = PodNetworks(node.kubepods)
+    assert networks.netns(visitor) is not None
+    networks.told(uid, netns, "sandbox1")
+    assert networks.netns(uid) is not None
+    assert networks.netns(visitor) is None
+
+
+def test_a_namespace_is_not_given_up_while_a_process_of_the_pod_is_in_it(node: Kubelet) -> None:
+    """Its first process may have gone elsewhere by itself, or ended."""
+    uid, netns, elsewhere = new_uid(), node.namespace(), node.namespace()
+    first = node.run(uid, netns)
+    settle(first.pid, netns)
+    networks = PodNetworks(node.kubepods)
+    before = networks.netns(uid)
+    settle(node.run(uid, elsewhere).pid, elsewhere)
+    settle(node.run(uid, netns).pid, netns)
+    first.kill()
+    first.wait()
+    networks.look_again(uid)
+    assert networks.netns(uid) is before
+
+
+def test_the_end_of_an_older_sandbox_is_not_that_of_the_pod(node: Kubelet) -> None:
+    """An agent that was restarted does not know which sandbox it is that runs."""
+    uid, netns = new_uid(), node.namespace()
+    process = node.run(uid, netns)
+    settle(process.pid, netns)
+    networks = PodNetworks(node.kubepods)
+    assert networks.netns(uid) is not None
+    assert not networks.is_of(uid, "sandbox0")
+    process.kill()
+    process.wait()
+    assert networks.is_of(uid, "sandbox0")
