@@ -16,8 +16,15 @@ from pathlib import Path
 from ztunnel.compiled import COPY, PACKAGES, ROOT, STAMP, fingerprint, usable
 
 HOT = (
+    "ebpf/contract.py",
+    "ebpf/maps.py",
+    "ebpf/node.py",
     "mesh/hbone/*.py",
     "mesh/identity/session.py",
+    "mesh/model/balance.py",
+    "mesh/model/address.py",  # without optional fields: mypyc forgets their types, which msgspec reads
+    "mesh/model/index.py",
+    "mesh/model/state.py",
     "mesh/policy/*.py",
     "ztunnel/plan/*.py",
     "ztunnel/worker/*.py",

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes a Debian 12 machine ready: packages, kernel headers where BCC looks for them, a virtualenv with Ambit in it.
-# Safe to run again: what is there already is left alone, and then it takes no time.
+# Safe to run again: what is there already is left alone, and then it takes no time. Arguments are more Debian packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,7 +12,7 @@ command -v apt-get >/dev/null || fail "set-up knows Debian only (no apt-get here
 
 # python3-bpfcc is BCC for /usr/bin/python3; nftables gives Services to pods outside the mesh; openssl and curl are peers
 # in tests and in the demo; gcc and Python's headers compile the byte path.
-packages=(python3-bpfcc python3-venv python3-dev gcc libc6-dev iproute2 nftables openssl curl)
+packages=(python3-bpfcc python3-venv python3-dev gcc libc6-dev iproute2 nftables openssl curl "$@")
 release=$(uname -r)
 headers=/lib/modules/$release/build
 

@@ -87,6 +87,18 @@ def in_node(node: str, work: Callable[[], Result]) -> Result:
         raise LocalError(f"the local mesh has no node {node}") from None
 
 
+def in_pod(namespace: str, name: str, work: Callable[[], Result]) -> Result:
+    """What `work` returns (or raises) in the network namespace of a pod. Raises LocalError."""
+    pod, _ = _find(namespace, name, "")
+    found = sandbox.find(Instance.current(), pod["spec"].get("nodeName", ""), pod["metadata"]["uid"])
+    try:
+        if found is not None:
+            return namespaces.inside(found.netns, work)
+    except FileNotFoundError:
+        pass
+    raise LocalError(f"pod {namespace}/{name} is not running")
+
+
 def status() -> dict[str, Any]:
     """The processes of the mesh: per part its process id (0: not running), starts, and how it last ended; per node
     whether its ztunnel is ready."""

@@ -10,7 +10,6 @@ import asyncio
 import fcntl
 import logging
 import os
-import signal
 import sys
 from typing import IO
 
@@ -24,6 +23,7 @@ from deploy.local.paths import Instance
 from deploy.local.supervise import Child, bound_log, write_fares
 from mesh.runtime import logs
 from mesh.runtime.lines import LineWriter
+from mesh.runtime.signals import until_signalled
 
 log = logging.getLogger("daemon")
 
@@ -96,13 +96,8 @@ def _lock(instance: Instance) -> IO[str]:
 
 async def run(instance: Instance) -> None:
     """Until SIGTERM or SIGINT."""
-    work = asyncio.create_task(Daemon(instance).run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    try:
-        await work
-    except asyncio.CancelledError:
-        log.info("the daemon ends")
+    await until_signalled(Daemon(instance).run())
+    log.info("the daemon ends")
 
 
 def main() -> int:

@@ -50,10 +50,12 @@ POD = {"net/ipv4/ip_unprivileged_port_start": "0"}  # as container runtimes set 
 def make_underlay(instance: Instance, nodes: Iterable[NodeAddresses]) -> None:
     """The bridge, and the controller's namespace on it. The bridge has an address too and knows the way to pods: what
     listens there is what a machine outside of the cluster is elsewhere."""
+    nodes = list(nodes)
     _create(instance.underlay)
-    namespaces.inside(instance.underlay, lambda: _make_bridge(list(nodes)))
+    namespaces.inside(instance.underlay, lambda: _make_bridge(nodes))
     _create(instance.control)
     _join_underlay(instance, instance.control, "control", CONTROL)
+    namespaces.inside(instance.control, lambda: _lead_to_pods(nodes))
 
 
 def make_node(instance: Instance, node: NodeAddresses, others: Iterable[NodeAddresses]) -> None:
@@ -177,6 +179,12 @@ def _make_router(others: list[NodeAddresses]) -> None:
             links.route("add", dst=str(services), type="local", oif=LOOPBACK_INDEX, table=LOCAL_TABLE, scope=254)
         _add_address(links, LOOPBACK_INDEX, DNS_V4, 32)
         _add_address(links, LOOPBACK_INDEX, DNS_V6, 128)
+
+
+def _lead_to_pods(nodes: list[NodeAddresses]) -> None:
+    """Waypoints are pods, and ask the controller."""
+    with IPRoute() as links:
+        _add_pod_routes(links, _index(links, UPLINK), nodes)
 
 
 def _add_pod_routes(links: Any, index: int, nodes: list[NodeAddresses]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from urllib.error import URLError
@@ -19,7 +20,9 @@ MAX_HEAD = 64 << 10
 MAX_BODY = 1 << 20
 PATIENCE = 10.0  # seconds for the URL of ?to=
 
-NAME = f"{os.environ.get('POD_NAME', socket.gethostname())} on {os.environ.get('NODE_NAME', 'this machine')}"
+NAME = os.environ.get("POD_NAME", socket.gethostname())
+if "NODE_NAME" in os.environ:
+    NAME += f" on {os.environ['NODE_NAME']}"
 
 
 def peer(writer: asyncio.StreamWriter) -> str:
@@ -89,6 +92,8 @@ async def serve_tcp(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 async def main() -> None:
+    # The first process of a container ends by SIGTERM only if it says so.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, sys.exit)
     http, tcp = int(os.environ.get("PORT", 8080)), int(os.environ.get("TCP_PORT", 9090))
     servers = [
         await asyncio.start_server(serve_http, sock=listener(http), limit=MAX_HEAD),

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import logging
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ from ebpf.node import Capture, NotLoaded
 from mesh.model.address import SocketAddress
 from mesh.runtime import logs
 from mesh.runtime.lines import LineWriter
+from mesh.runtime.signals import until_signalled
 
 log = logging.getLogger("node")
 
@@ -114,13 +114,8 @@ def upstream() -> tuple[SocketAddress, ...]:
 
 async def run(instance: Instance, addresses: NodeAddresses) -> None:
     """Until SIGTERM or SIGINT."""
-    work = asyncio.create_task(Node(instance, addresses).run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    try:
-        await work
-    except asyncio.CancelledError:
-        log.info("node %s ends", addresses.name)
+    await until_signalled(Node(instance, addresses).run())
+    log.info("node %s ends", addresses.name)
 
 
 def main() -> int:

@@ -77,18 +77,25 @@ class ContainerLoop:
     async def _watch(self, process: Process) -> Terminated:
         """Waits for the end of the process, probing it meanwhile."""
         started, began = self._started_at(), asyncio.get_running_loop().time()
-        watchers = [asyncio.create_task(self._probe(kind)) for kind in ("readinessProbe", "livenessProbe")]
+        probing = asyncio.create_task(self._probe_all())
         try:
             code = await processes.ended(process)
         finally:
-            for watcher in watchers:
-                watcher.cancel()
+            probing.cancel()
         if asyncio.get_running_loop().time() - began > STEADY:
             self._backoff.succeeded()
         if "readinessProbe" in self._spec:
             self.facts = replace(self.facts, passes_probe=False)
         self._remember(process, code)
         return _terminated(code, started, _now())
+
+    async def _probe_all(self) -> None:
+        """The others begin once the startup probe has passed."""
+        startup = self._spec.get("startupProbe")
+        if startup and not await probes.started(startup, lambda: self._check(startup)):
+            self._alive(False)
+            return
+        await asyncio.gather(self._probe("readinessProbe"), self._probe("livenessProbe"))
 
     async def _probe(self, kind: str) -> None:
         probe = self._spec.get(kind)

@@ -11,10 +11,10 @@ from typing import Any
 from deploy.local import images
 from deploy.local.addresses import Pair
 from deploy.local.entry import CannotRun, Entry
+from deploy.local.node import fields
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _REFERENCE = re.compile(r"\$(?:\$|\(([A-Za-z_.-][A-Za-z0-9_.-]*)\))")
-_SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']+)'\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,28 +92,12 @@ def _from_field(
     pod: Mapping[str, Any], container: Mapping[str, Any], variable: Mapping[str, Any], around: Surroundings
 ) -> str:
     path = variable["valueFrom"].get("fieldRef", {}).get("fieldPath", "")
-    metadata = pod["metadata"]
-    fields = {
-        "metadata.name": metadata["name"],
-        "metadata.namespace": metadata["namespace"],
-        "metadata.uid": metadata["uid"],
-        "spec.nodeName": around.node,
-        "spec.serviceAccountName": pod["spec"].get("serviceAccountName", "default"),
-        "status.hostIP": around.node_address.v4,
-        "status.hostIPs": ",".join(around.node_address.both()),
-        "status.podIP": around.addresses.v4,
-        "status.podIPs": ",".join(around.addresses.both()),
-    }
-    if path in fields:
-        return str(fields[path])
-    subscript = _SUBSCRIPT.fullmatch(path)
-    if subscript is None:
+    try:
+        return fields.value(pod, path, around.node, around.node_address, around.addresses)
+    except ValueError as error:
         raise CannotRun(
-            "CreateContainerConfigError",
-            f"container {container['name']}: env {variable['name']} takes its value from something that local mode "
-            f"does not have (fieldRef to {', '.join(fields)}, labels and annotations are known)",
-        )
-    return str(metadata.get(subscript[1], {}).get(subscript[2], ""))
+            "CreateContainerConfigError", f"container {container['name']}: env {variable['name']} {error}"
+        ) from None
 
 
 def _user(pod: Mapping[str, Any], container: Mapping[str, Any]) -> tuple[int | None, int | None]:
@@ -127,7 +111,8 @@ def _mount(container: Mapping[str, Any], mount: Mapping[str, Any], volumes: Mapp
     if source is None:
         raise CannotRun(
             "CreateContainerConfigError",
-            f"container {container['name']}: volume {mount['name']!r} is not an emptyDir, the only kind known locally",
+            f"container {container['name']}: volume {mount['name']!r} is neither an emptyDir nor projected, the kinds "
+            f"known locally",
         )
     if not Path(mount["mountPath"]).exists():
         raise CannotRun(

@@ -10,12 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from controller.authority.errors import AuthorityError
 from controller.store.interface import Key, NotFound, Store, StoreError
-from deploy.local import processes
+from deploy.local import processes, programs
 from deploy.local.addresses import NodeAddresses
 from deploy.local.node import podstatus
 from deploy.local.node.container_loop import ContainerLoop, Place, _grace, _now
+from deploy.local.node.containers import Surroundings
 from deploy.local.node.podstatus import Facts, Waiting
+from deploy.local.node.projected import Projected
 from deploy.local.node.sandbox import Sandboxes
 from deploy.local.paths import Instance
 from mesh.runtime.backoff import Backoff
@@ -76,7 +79,7 @@ class PodWorker:
             try:
                 await self._live_once()
                 return
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, AuthorityError) as error:
                 # A pod that cannot be set up says so and is tried again; it never takes its node down with it.
                 log.exception("pod %s/%s cannot be run", self._key.namespace, self._key.name)
                 self._block(Waiting("FailedCreatePodSandBox", str(error) or type(error).__name__))
@@ -86,23 +89,34 @@ class PodWorker:
         home, pod = self._home, self.pod
         sandbox = await asyncio.to_thread(home.sandboxes.make, pod)
         around = home.sandboxes.surroundings(pod, sandbox)
+        projected = Projected(pod, around, programs.token_key(home.instance))
+        await asyncio.to_thread(projected.write)
+        renewal = asyncio.create_task(projected.renew())
+        try:
+            await self._run(around, sandbox.directory / "containers")
+        finally:
+            renewal.cancel()
+        await self._publish_now()
+        await self._remove_sandbox()
+
+    async def _run(self, around: Surroundings, records: Path) -> None:
+        """Its containers, until all have ended for good."""
+        home, pod = self._home, self.pod
         logs = home.instance.pod_logs(self._key.namespace, self._key.name)
 
         def loop(spec: Mapping[str, Any]) -> ContainerLoop:
-            record = sandbox.directory / "containers" / f"{spec['name']}.json"
+            record = records / f"{spec['name']}.json"
             return ContainerLoop(spec, Place(pod, around, record, logs / f"{spec['name']}.log"), self._changed.set)
 
         init = [loop(spec) for spec in pod["spec"].get("initContainers", ())]
         main = [loop(spec) for spec in pod["spec"]["containers"]]
         self._loops = [*init, *main]
-        self._facts = replace(self._facts, addresses=sandbox.addresses)
+        self._facts = replace(self._facts, addresses=around.addresses)
         self._changed.set()
         await home.gate.admitted(self.uid, lambda why: self._block(Waiting("WaitingForMesh", why)))
         self._block(None)
         if await self._initialise(init):
             await asyncio.gather(*(each.run(self._policy) for each in main))
-        await self._publish_now()
-        await self._remove_sandbox()
 
     async def _initialise(self, init: list[ContainerLoop]) -> bool:
         """Init containers run one after the other; whether all succeeded."""

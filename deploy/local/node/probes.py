@@ -55,6 +55,27 @@ async def run(probe: Mapping[str, Any], check: Check, initially: bool, told: Cal
         await asyncio.sleep(float(probe.get("periodSeconds", 10)))
 
 
+async def started(probe: Mapping[str, Any], check: Check) -> bool:
+    """Until a startup probe passes, or has failed as often as it may."""
+    verdict: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    failures_left = int(probe.get("failureThreshold", 3))
+
+    async def counted() -> bool:
+        nonlocal failures_left
+        failures_left -= 1
+        return await check()
+
+    def told(passes: bool) -> None:
+        if (passes or failures_left <= 0) and not verdict.done():
+            verdict.set_result(passes)
+
+    probing = asyncio.create_task(run({**probe, "failureThreshold": 1}, counted, initially=False, told=told))
+    try:
+        return await verdict
+    finally:
+        probing.cancel()
+
+
 def port_number(container: Mapping[str, Any], port: int | str) -> int:
     """A probe's port, by number or by its name among the container's ports. Raises ValueError."""
     if isinstance(port, int) or str(port).isdigit():

@@ -21,6 +21,7 @@ from mesh.model.address import Ip
 
 CLUSTER_DOMAIN = "cluster.local"
 RECORD = "sandbox.json"
+_KINDS = {"emptyDir", "projected"}  # of volumes
 NSCD = "/run/nscd"  # a cache daemon of the machine would answer names instead of the pod's resolver
 
 
@@ -175,7 +176,7 @@ def _write_files(pod: Mapping[str, Any], sandbox: Sandbox) -> None:
 
 def _volumes(pod: Mapping[str, Any], sandbox: Sandbox) -> dict[str, Path]:
     volumes = pod["spec"].get("volumes", ())
-    return {each["name"]: sandbox.directory / "volumes" / each["name"] for each in volumes if "emptyDir" in each}
+    return {each["name"]: sandbox.directory / "volumes" / each["name"] for each in volumes if _KINDS & each.keys()}
 
 
 def _write(sandbox: Sandbox) -> None:
