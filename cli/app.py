@@ -26,6 +26,8 @@ _ZTUNNEL_CONFIG = "What each ztunnel knows: workloads, services, policies, certi
 ENTRIES: Mapping[str, Entry] = {
     "status": Entry("cli.status:status", "What runs, what is enrolled, what is wrong; exit status 1 if something is."),
     "ztunnel-config": Entry("cli.ztunnel_config:app", _ZTUNNEL_CONFIG),
+    "waypoint": Entry("cli.waypoint.commands:app", "Waypoints: proxies for HTTP, of a service account or shared."),
+    "explain": Entry("cli.explain.command:explain", "What becomes of a connection or request, and why."),
     "zc": Entry("cli.ztunnel_config:app", _ZTUNNEL_CONFIG, hidden=True),
     "ebpf": Entry("cli.ebpf:app", "The kernel's side: programs, maps, captured pods."),
     "install": Entry("cli.install.commands:install", "Installs Ambit on a cluster, and waits until it is ready."),

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TypeVar
 
 from cli.errors import fail
-from controller.store.interface import Kind, Object
+from controller.store.interface import Kind, Object, Store
 from mesh.model.ports import ADMIN
 
 CONTROLLER_ADMIN = 15014
@@ -65,8 +65,14 @@ class Home(Protocol):
     def objects(self, kind: Kind, namespace: str = "") -> Sequence[Object]:
         """All objects of a kind, in all namespaces when none is named. Raises NoAnswer."""
 
+    def store(self) -> Store:
+        """The objects themselves, to be read and written. Raises LocalError, CommandFailed: there is no mesh."""
+
     def fetch(self, place: str, port: int, path: str) -> bytes:
         """GET from a loopback port of a node or a controller. Raises NoAnswer. Any thread may call it."""
+
+    def fetch_from_pod(self, namespace: str, pod: str, port: int, path: str) -> bytes:
+        """As `fetch`, from a loopback port of any pod."""
 
     def kernel(self, node: str) -> Mapping[str, Any]:
         """What a node's capture is (ebpf.report). Raises NoAnswer. Any thread may call it."""

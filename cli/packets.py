@@ -40,7 +40,7 @@ class PacketWatch:
     def __init__(self, within: Callable[[Callable[[], socket.socket]], socket.socket], keep: int = 64 << 20) -> None:
         self.seen = Seen()
         self._keep = keep  # bytes: bounds the memory of a long watch
-        self._socket = within(_open)
+        self._socket = within(open_sniffer)
         self._stop_reading, self._stop = os.pipe()
         self._thread = threading.Thread(target=self._read, daemon=True)
 
@@ -80,7 +80,7 @@ class PacketWatch:
             self.seen.frames.append(payload)
 
 
-def _open() -> socket.socket:
+def open_sniffer() -> socket.socket:
     sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
     sniffer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32 << 20)
     return sniffer

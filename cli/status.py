@@ -79,6 +79,8 @@ def look(home: Home, node: str = "", namespace: str = "") -> Report:
     dumps = ask_each(nodes, lambda name: ask(home, name, "/config_dump"))
     for name, dump in dumps.items():
         problems += [str(dump)] if isinstance(dump, NoAnswer) else _node_problems(name, dump)
+    for name, kernel in ask_each(nodes, home.kernel).items():
+        problems += [] if isinstance(kernel, NoAnswer) else _capture_problems(name, kernel)
     enrolled = [each for each in _enrolments(home, namespace, problems) if node in ("", each.node)]
     return Report(
         parts,
@@ -170,6 +172,15 @@ def _enrolment_problems(enrolled: Iterable[Enrolled]) -> Iterable[str]:
     for each in enrolled:
         if each.state != REDIRECTION_ENABLED:
             yield f"pod {each.pod} is to be in the mesh and is not yet: {each.because}"
+
+
+def _capture_problems(node: str, kernel: Json) -> Iterable[str]:
+    """Whose connections are steered in, theirs are captured out: but for a moment, while a pod joins or leaves."""
+    if idle := kernel.get("idleHooks"):
+        yield f"{node} captures nothing: no program is attached at {', '.join(idle)}; delete its pod ambit-node"
+    steered = len(kernel["inbound"])
+    if (lost := steered - kernel["enrolled"]) > 0:
+        yield f"{node}: of {steered} pods in the mesh {lost} are not captured: what they dial goes out in clear"
 
 
 def _node_problems(node: str, dump: Json) -> Iterable[str]:

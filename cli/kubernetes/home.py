@@ -15,7 +15,9 @@ from cli.kubernetes.access import Access
 from cli.kubernetes.parts import CONTROLLER, NODE_DAEMON, Pod, node_pods, parts, ready_pods, shortfalls
 from cli.kubernetes.pods import http_answer, output
 from controller.store import kinds
-from controller.store.interface import Kind, Object
+from controller.store.interface import Kind, Object, Store
+from controller.store.kubernetes import KubernetesStore
+from controller.store.kubernetes.api import ApiServer
 
 AGENT = "agent"  # the container of a node pod that has Python's ebpf package and the pins
 REPORT = ("python", "-m", "ebpf.report")
@@ -55,6 +57,9 @@ class KubernetesHome:
                 return self._pods(namespace, "")
         raise ValueError(f"{kind.plural} are not read here")
 
+    def store(self) -> Store:
+        return KubernetesStore(ApiServer(self._access.client()))
+
     def fetch(self, place: str, port: int, path: str) -> bytes:
         pod = self._by_node.get(place) or self._controllers[place]
         who = f"ztunnel of {place}" if place in self._by_node else f"the controller {place}"
@@ -65,6 +70,14 @@ class KubernetesHome:
             raise
         except NoAnswer as problem:
             raise NoAnswer(f"{who} does not answer on 127.0.0.1:{port}: {problem}") from None
+
+    def fetch_from_pod(self, namespace: str, pod: str, port: int, path: str) -> bytes:
+        try:
+            return http_answer(self._access, Pod(namespace, pod, ""), port, path)
+        except NoRight:
+            raise
+        except NoAnswer as problem:
+            raise NoAnswer(f"pod {namespace}/{pod} does not answer on 127.0.0.1:{port}: {problem}") from None
 
     def kernel(self, node: str) -> Mapping[str, Any]:
         pod = self._by_node[node]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cli.home import TIMEOUT, NoAnswer, Part, http_get
-from controller.store.interface import Kind, Object, StoreError
+from controller.store.interface import Kind, Object, Store, StoreError
 from deploy.local import api
 from deploy.local.errors import LocalError
 from ebpf.node import NotLoaded
@@ -38,12 +38,22 @@ class LocalHome:
         except StoreError as problem:
             raise NoAnswer(str(problem)) from None
 
+    def store(self) -> Store:
+        api.require_running()
+        return api.open_store()
+
     def fetch(self, place: str, port: int, path: str) -> bytes:
         try:
             return http_get(api.in_node(place, _dial(port)), path)
         except (OSError, http.client.HTTPException, LocalError) as problem:
             who = "the controller" if place == api.CONTROLLER else f"ztunnel of {place}"
             raise NoAnswer(f"{who} does not answer on 127.0.0.1:{port}: {problem}") from None
+
+    def fetch_from_pod(self, namespace: str, pod: str, port: int, path: str) -> bytes:
+        try:
+            return http_get(api.in_pod(namespace, pod, _dial(port)), path)
+        except (OSError, http.client.HTTPException, LocalError) as problem:
+            raise NoAnswer(f"pod {namespace}/{pod} does not answer on 127.0.0.1:{port}: {problem}") from None
 
     def kernel(self, node: str) -> Mapping[str, Any]:
         try:

@@ -80,6 +80,15 @@ def _slice(endpoints: Object) -> Row:
     return endpoints.get("addressType", ""), [port.get("port") for port in endpoints.get("ports") or []], addresses
 
 
+def _policy(policy: Object) -> Row:
+    conditions = {entry["type"]: entry["status"] for entry in policy.get("status", {}).get("conditions", [])}
+    return policy.get("spec", {}).get("action", "ALLOW"), conditions.get("ZtunnelAccepted", "")
+
+
+def _authentication(policy: Object) -> Row:
+    return (policy.get("spec", {}).get("mtls", {}).get("mode", "UNSET"),)
+
+
 Columns = tuple[Sequence[str], Callable[[Object], Row]]
 COLUMNS: Mapping[str, Columns] = {
     "Pod": (("READY", "STATUS", "RESTARTS", "MESH", "IP", "NODE"), _pod),
@@ -87,6 +96,8 @@ COLUMNS: Mapping[str, Columns] = {
     "Deployment": (("READY", "UP-TO-DATE"), _deployment),
     "Namespace": (("STATUS", "DATAPLANE-MODE"), _namespace),
     "Node": (("STATUS", "INTERNAL-IP"), _node),
+    "AuthorizationPolicy": (("ACTION", "ENFORCED"), _policy),
+    "PeerAuthentication": (("MODE",), _authentication),
     "EndpointSlice": (("ADDRESSTYPE", "PORTS", "ENDPOINTS"), _slice),
 }
 

@@ -112,7 +112,8 @@ async def _objects(request: web.Request) -> web.Response:
         found = [each for each in objects[request.path] if wanted.items() <= each["metadata"].get("labels", {}).items()]
         start, limit = int(request.query.get("continue", 0)), int(request.query.get("limit", 500))
         more = str(start + limit) if start + limit < len(found) else ""
-        return web.json_response({"metadata": {"continue": more}, "items": found[start : start + limit]})
+        metadata = {"continue": more, "resourceVersion": "1"}
+        return web.json_response({"metadata": metadata, "items": found[start : start + limit]})
     listed, _, name = request.path.rpartition("/")
     for each in objects.get(listed, ()):
         if each["metadata"]["name"] == name:

@@ -1,0 +1,1 @@
+"""`make demo-kubernetes`: the same story on a real two-node Kubernetes, with kubectl and helm."""
