@@ -7,7 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from deploy.local.entry import CannotRun
 from deploy.local.errors import LocalError
-from perf.bench import chart, haproxy, table
-from perf.bench.cases import CASES, Case, Job, Name, schedule, select
+from perf.bench import chart, document, haproxy, requests, table, waypoints
+from perf.bench.cases import CASES, L7, Case, Job, Mode, Name, schedule, select
 from perf.bench.measure import Figures, measure
 from perf.bench.quiet import cores_of_others, look
 from perf.bench.results import as_json, rows
@@ -29,6 +30,7 @@ from perf.bench.testbed import INSTANCE, LOAD, Testbed, testbed
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "perf" / "results.json"
 CHART = ROOT / "docs" / "performance.svg"
+PAGE = ROOT / "docs" / "performance.md"
 COLUMNS = (
     TextColumn("{task.description}"),
     BarColumn(),
@@ -38,6 +40,7 @@ COLUMNS = (
 )
 
 Measured = list[tuple[Job, Figures]]
+CALIBRATION = 2.0  # seconds
 BUSY = 0.2  # cores: from there on others show in the tails
 WIDE = 124  # columns that the table needs: better a terminal that breaks lines than figures that are cut
 console = Console(highlight=False, width=max(Console().width, WIDE))
@@ -86,9 +89,17 @@ def _bench(cases: Sequence[Case], runs: int, seconds: float, whole: bool) -> int
         systems = list(dict.fromkeys(job.system for job in jobs))
         if Name.HAPROXY in systems:
             haproxy.install(tell)
-        with testbed(tell, INSTANCE) as bed, running(bed, systems) as known:
+        with testbed(tell, INSTANCE) as bed, running(bed, systems) as known, ExitStack() as more:
+            through = more.enter_context(waypoints.running(bed, tell)) if any(case.mode in L7 for case in cases) else {}
+            half_rate = _half_rate(bed, through) if through else 0.0
             before = look(bed.instance.cgroup)
-            measured, complaints = _run(bed, known, jobs, seconds, progress)
+
+            def one(job: Job) -> Figures:
+                if job.case.mode in L7:
+                    return requests.measure(through[job.system], job.case, seconds, bed.files, half_rate)
+                return measure(bed, known[job.system], job.case, seconds)
+
+            measured, complaints = _run(one, jobs, progress)
             others = cores_of_others(before, look(bed.instance.cgroup))
     conditions += f"; other processes used {others:.2f} cores"
     _report(cases, measured, complaints, conditions, whole)
@@ -97,16 +108,22 @@ def _bench(cases: Sequence[Case], runs: int, seconds: float, whole: bool) -> int
     return len(complaints)
 
 
-def _run(
-    bed: Testbed, systems: Mapping[Name, System], jobs: Sequence[Job], seconds: float, progress: Progress
-) -> tuple[Measured, list[str]]:
+def _half_rate(bed: Testbed, through: Mapping[Name, System]) -> float:
+    """Of what Ambit's waypoint does with HTTP/1.1, once it is warm."""
+    case = next(case for case in CASES if case.mode is Mode.HTTP1)
+    for system in through.values():
+        requests.measure(system, case, CALIBRATION, bed.files, 0.0)
+    return requests.measure(through[Name.AMBIT], case, CALIBRATION, bed.files, 0.0)["rate"] / 2
+
+
+def _run(one: Callable[[Job], Figures], jobs: Sequence[Job], progress: Progress) -> tuple[Measured, list[str]]:
     task = progress.task_ids[0]
     measured: Measured = []
     complaints = []
     for job in jobs:
         progress.update(task, description=f"{job.case.name} · {job.system}")
         try:
-            measured.append((job, measure(bed, systems[job.system], job.case, seconds)))
+            measured.append((job, one(job)))
         except (LocalError, CannotRun, OSError) as error:
             complaints.append(f"{job.case.name} on {job.system}, run {job.run + 1}: {error}")
             progress.console.print(f"[red]failed[/red] {complaints[-1]}")
@@ -122,7 +139,8 @@ def _report(cases: Sequence[Case], measured: Measured, complaints: Sequence[str]
     console.print(f"{conditions}. Spread of each figure: {RESULTS.relative_to(ROOT)}")
     if whole:
         CHART.write_text(chart.draw(found, conditions))
-        console.print(f"Chart: {CHART.relative_to(ROOT)}")
+        PAGE.write_text(document.insert(PAGE.read_text(), found, conditions))
+        console.print(f"Chart: {CHART.relative_to(ROOT)}; figures also in {PAGE.relative_to(ROOT)}")
     for complaint in complaints:
         trouble.print(f"failed: {complaint}", style="red", markup=False)
 

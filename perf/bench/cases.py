@@ -26,6 +26,10 @@ class Mode(StrEnum):
     CONNECTIONS = "crr"
     IDLE = "idle"
     LABEL = "label"
+    HTTP1 = "http1"  # these go through a waypoint: Ambit's, or Envoy in its place
+    HTTP1_HALF = "http1-half"
+    HTTP2 = "http2"
+    GRPC = "grpc"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ class Case:
 PROXIES = (Name.AMBIT, Name.ENVOY, Name.HAPROXY)
 ALL = (Name.DIRECT, *PROXIES)
 BESIDE = (Name.DIRECT, Name.UNENROLLED)
+WAYPOINTS = (Name.AMBIT, Name.ENVOY)
+L7 = frozenset({Mode.HTTP1, Mode.HTTP1_HALF, Mode.HTTP2, Mode.GRPC})
 IDLE_CONNECTIONS = 5000
 LABELS = 20  # per run
 
@@ -71,6 +77,10 @@ CASES = (
     Case("crr-x4", "connect, 128 B, close; 4 at once", Mode.CONNECTIONS, (4, 128), ALL),
     Case("beside-rr", "un-enrolled pods: 128 B round trip", Mode.ROUND_TRIPS, (1, 128), BESIDE, repeats=4),
     Case("beside-crr", "un-enrolled pods: connect, 128 B, close", Mode.CONNECTIONS, (4, 128), BESIDE, repeats=4),
+    Case("waypoint-http1", "HTTP/1.1 through a waypoint: 1 KB, 16 connections", Mode.HTTP1, (16,), WAYPOINTS),
+    Case("waypoint-half", "the same at half of Ambit's rate", Mode.HTTP1_HALF, (16,), WAYPOINTS),
+    Case("waypoint-http2", "HTTP/2 through a waypoint: 1 KB, 4 connections, 8 streams", Mode.HTTP2, (4, 8), WAYPOINTS),
+    Case("waypoint-grpc", "gRPC unary through a waypoint: 4 connections, 8 calls", Mode.GRPC, (4, 8), WAYPOINTS),
     Case(
         "idle",
         f"memory, {IDLE_CONNECTIONS} idle connections",
@@ -86,12 +96,22 @@ CASES = (
 _LATENCY = tuple(Metric(name, "us") for name in ("p50", "p99", "p999"))
 _RATE = Metric("rate", "/s", more_is_better=True)
 _CPU = Metric("cpu", "us", 1e6)  # of both sides' proxies, per round trip or connection
+_REQUESTS = (
+    _RATE,
+    Metric("per-core", "/s", more_is_better=True),  # requests per second of the waypoint's own CPU time
+    Metric("p50", "us"),
+    Metric("p99", "us"),
+)
 _BULK = (Metric("rate", "GB/s", 1e-9, more_is_better=True), Metric("cpu", "s/GB", 1e9))
 
 METRICS = {
     Mode.ROUND_TRIPS: (*_LATENCY, _RATE, _CPU),
     Mode.CONNECTIONS: (_RATE, *_LATENCY, _CPU),
     Mode.UP: _BULK,
+    Mode.HTTP1: _REQUESTS,
+    Mode.HTTP1_HALF: _REQUESTS,
+    Mode.HTTP2: _REQUESTS,
+    Mode.GRPC: _REQUESTS,
     Mode.DOWN: _BULK,
     Mode.IDLE: (
         Metric("client", "kB", 1e-3),  # per connection: what the proxies of this side have grown by

@@ -28,8 +28,11 @@ def issue(directory: Path, account: str) -> KeyPair:
     """P-256, for `spiffe://cluster.local/ns/plain/sa/ACCOUNT`."""
     now = datetime.now(UTC)
     authority = Authority(issuer.load_or_create(directory / "ca", TRUST_DOMAIN, now), TRUST_DOMAIN)
-    identity = SpiffeId(TRUST_DOMAIN, "plain", account)
-    request = request_certificate(identity)
+    return issue_from(authority, directory, SpiffeId(TRUST_DOMAIN, "plain", account), now)
+
+
+def issue_from(authority: Authority, directory: Path, identity: SpiffeId, now: datetime) -> KeyPair:
+    account, request = identity.service_account, request_certificate(identity)
     leaf, *intermediates, roots = authority.issue(request.csr.decode(), identity, None, now)
     chain, key = leaf + "".join(intermediates), request.private_key.decode()
     return KeyPair(

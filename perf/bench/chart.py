@@ -15,6 +15,10 @@ SHOWN = {  # per mode: which metrics, and how a reader knows them
     Mode.CONNECTIONS: {"rate": "rate", "p99": "p99"},
     Mode.UP: {"rate": "throughput"},
     Mode.DOWN: {"rate": "throughput"},
+    Mode.HTTP1: {"rate": "rate", "per-core": "per core"},
+    Mode.HTTP1_HALF: {"p99": "p99"},
+    Mode.HTTP2: {"rate": "rate", "per-core": "per core"},
+    Mode.GRPC: {"rate": "rate", "per-core": "per core"},
     Mode.IDLE: {
         "client": "client side",
         "server": "server side",

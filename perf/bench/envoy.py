@@ -25,45 +25,67 @@ def command(config: Path) -> list[str]:
 
 def client(config: Path, keys: KeyPair, listen: int, ports: Sequence[int], peer: tuple[str, int]) -> None:
     """Writes the configuration: plain TCP on loopback, `listen` and the ports behind it, to `ports` of the server."""
-    tls = {"@type": f"{TYPES}.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": _tls(keys)}
-    http = {
-        "@type": f"{TYPES}.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": _http2()},
-    }
-    tunnel = {
-        **_cluster("peer", *peer),
-        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls},
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http},
-    }
     listeners = [_tcp_listener(listen + index, f"{peer[0]}:{port}") for index, port in enumerate(ports)]
-    _write(config, listeners, [tunnel])
+    write(config, {"static_resources": {"listeners": listeners, "clusters": [tunnel_cluster("peer", keys, peer)]}})
 
 
 def server(config: Path, keys: KeyPair, listen: tuple[str, int], ports: Sequence[int]) -> None:
     """Writes the configuration: CONNECT to one of `ports` of `listen`'s address goes there."""
     ip = listen[0]
-    manager = {
+    hosts = [
+        {"name": f"app-{port}", "domains": [f"{ip}:{port}"], "routes": [connect_route(f"app-{port}")]} for port in ports
+    ]
+    context = {
+        "@type": f"{TYPES}.transport_sockets.tls.v3.DownstreamTlsContext",
+        "require_client_certificate": True,
+        "common_tls_context": tls(keys),
+    }
+    chain = {
+        "filters": [manager("tunnel", hosts, codec="HTTP2")],
+        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context},
+    }
+    listener = {"name": "tunnel", "address": address(*listen), "filter_chains": [chain]}
+    clusters = [cluster(f"app-{port}", ip, port) for port in ports]
+    write(config, {"static_resources": {"listeners": [listener], "clusters": clusters}})
+
+
+def manager(name: str, hosts: Sequence[Json], codec: str = "AUTO") -> Json:
+    """The filter that understands HTTP; with `codec` HTTP2 it takes CONNECT, too."""
+    connect: Json = {"upgrade_configs": [{"upgrade_type": "CONNECT"}]} if codec == "HTTP2" else {}
+    config = {
         "@type": f"{TYPES}.filters.network.http_connection_manager.v3.HttpConnectionManager",
-        "stat_prefix": "tunnel",
-        "codec_type": "HTTP2",
-        "http2_protocol_options": {**_http2(), "allow_connect": True},
-        "upgrade_configs": [{"upgrade_type": "CONNECT"}],
+        "stat_prefix": name,
+        "codec_type": codec,
+        "http2_protocol_options": {**http2(), "allow_connect": True},
+        **connect,
         "http_filters": [
             {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{TYPES}.filters.http.router.v3.Router"}}
         ],
-        "route_config": {"virtual_hosts": [_virtual_host(ip, port) for port in ports]},
+        "route_config": {"virtual_hosts": [*hosts]},
     }
-    tls = {
-        "@type": f"{TYPES}.transport_sockets.tls.v3.DownstreamTlsContext",
-        "require_client_certificate": True,
-        "common_tls_context": _tls(keys),
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": config}
+
+
+def tunnel_cluster(name: str, keys: KeyPair, peer: tuple[str, int]) -> Json:
+    """HTTP/2 over mutual TLS."""
+    context = {"@type": f"{TYPES}.transport_sockets.tls.v3.UpstreamTlsContext", "common_tls_context": tls(keys)}
+    options = {
+        "@type": f"{TYPES}.upstreams.http.v3.HttpProtocolOptions",
+        "explicit_http_config": {"http2_protocol_options": http2()},
     }
-    chain = {
-        "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
-        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": tls},
+    return {
+        **cluster(name, *peer),
+        "transport_socket": {"name": "envoy.transport_sockets.tls", "typed_config": context},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
     }
-    listener = {"name": "tunnel", "address": _address(*listen), "filter_chains": [chain]}
-    _write(config, [listener], [_cluster(f"app-{port}", ip, port) for port in ports])
+
+
+def connect_route(target: str) -> Json:
+    upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
+    return {
+        "match": {"connect_matcher": {}},
+        "route": {"cluster": target, "timeout": "0s", "upgrade_configs": [upgrade]},
+    }
 
 
 def _tcp_listener(port: int, authority: str) -> Json:
@@ -74,20 +96,11 @@ def _tcp_listener(port: int, authority: str) -> Json:
         "tunneling_config": {"hostname": authority},
     }
     chain = {"filters": [{"name": "envoy.filters.network.tcp_proxy", "typed_config": proxy}]}
-    return {"name": f"tcp-{port}", "address": _address("127.0.0.1", port), "filter_chains": [chain]}
+    return {"name": f"tcp-{port}", "address": address("127.0.0.1", port), "filter_chains": [chain]}
 
 
-def _virtual_host(ip: str, port: int) -> Json:
-    upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
-    route = {
-        "match": {"connect_matcher": {}},
-        "route": {"cluster": f"app-{port}", "timeout": "0s", "upgrade_configs": [upgrade]},
-    }
-    return {"name": f"app-{port}", "domains": [f"{ip}:{port}"], "routes": [route]}
-
-
-def _cluster(name: str, ip: str, port: int) -> Json:
-    endpoint = {"endpoint": {"address": _address(ip, port)}}
+def cluster(name: str, ip: str, port: int) -> Json:
+    endpoint = {"endpoint": {"address": address(ip, port)}}
     limits = {"max_connections": MANY, "max_pending_requests": MANY, "max_requests": MANY}
     return {
         "name": name,
@@ -98,11 +111,11 @@ def _cluster(name: str, ip: str, port: int) -> Json:
     }
 
 
-def _http2() -> Json:
+def http2() -> Json:
     return {"initial_stream_window_size": STREAM_WINDOW, "initial_connection_window_size": 4 * STREAM_WINDOW}
 
 
-def _tls(keys: KeyPair) -> Json:
+def tls(keys: KeyPair) -> Json:
     certificate = {"certificate_chain": {"filename": str(keys.chain)}, "private_key": {"filename": str(keys.key)}}
     return {
         "alpn_protocols": ["h2"],
@@ -112,9 +125,9 @@ def _tls(keys: KeyPair) -> Json:
     }
 
 
-def _address(ip: str, port: int) -> Json:
+def address(ip: str, port: int) -> Json:
     return {"socket_address": {"address": ip, "port_value": port}}
 
 
-def _write(config: Path, listeners: list[Json], clusters: list[Json]) -> None:
-    config.write_text(json.dumps({"static_resources": {"listeners": listeners, "clusters": clusters}}))
+def write(config: Path, content: Json) -> None:
+    config.write_text(json.dumps(content))

@@ -17,12 +17,13 @@ from ebpf.node import Capture
 from mesh.model import ports
 from mesh.model.enrolment import AMBIENT
 from perf.bench.cases import METRICS, Case, Mode
-from perf.bench.place import cpu_seconds, resident_bytes, stop
+from perf.bench.place import cpu_seconds, output, resident_bytes, stop
 from perf.bench.systems import System
 from perf.bench.testbed import CLIENT_NODE, LABELLED, LOAD, PATIENCE, Testbed, until
 
 IDLE_PATIENCE = 120.0  # thousands of handshakes, one after the other
 SHORTEST = 0.1  # seconds: what it takes to know that a path works
+STARTED = 2.0  # seconds until a process that has just started has given back what only its start needed
 SETTLE = 0.3  # seconds until a process that was just given work has done it
 
 Figures = Mapping[str, float]
@@ -50,16 +51,7 @@ def _load(system: System, case: Case, seconds: float) -> Figures:
 
 def _run(system: System, mode: str, *arguments: float) -> dict[str, float]:
     words = [str(LOAD), mode, system.host, str(system.port), *map(str, arguments)]
-    process = system.client.start(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
-    try:
-        out, complaint = process.communicate(timeout=arguments[-1] * 2 + PATIENCE)
-    except subprocess.TimeoutExpired:
-        raise LocalError("the load program hangs: a connection gets no answer") from None
-    finally:
-        stop(process)
-    if process.returncode:
-        raise LocalError(complaint.strip() or f"the load program ended with {process.returncode}")
-    said: dict[str, float] = json.loads(out)
+    said: dict[str, float] = json.loads(output(system.client, words, arguments[-1] * 2 + PATIENCE))
     return said
 
 
@@ -67,6 +59,8 @@ def _idle(system: System, connections: int) -> Figures:
     """On proxies that have just started: memory that was used before is not free, it only looks so."""
     system.restart()
     _await_path(system)
+    time.sleep(STARTED)
+    _await_path(system)  # what a connection needs is in memory again
     base = _resident(system)
     words = [str(LOAD), "idle", system.host, str(system.port), str(connections)]
     process = system.client.start(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.PIPE)

@@ -13,6 +13,7 @@ from typing import Any
 
 from deploy.local import cgroups, processes
 from deploy.local.entry import CannotRun, Entry
+from deploy.local.errors import LocalError
 from deploy.local.namespaces import inside
 
 PR_SET_PDEATHSIG = 1
@@ -45,6 +46,20 @@ class Place:
 
     def set_sysctl(self, name: str, value: str) -> None:
         inside(self.netns, lambda: Path("/proc/sys", name).write_text(value))
+
+
+def output(place: Place, words: Sequence[str], patience: float) -> str:
+    """What a load program has written. Raises LocalError: it hangs, or says why it failed."""
+    process = place.start(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL)
+    try:
+        said, complaint = process.communicate(timeout=patience)
+    except subprocess.TimeoutExpired:
+        raise LocalError("the load program hangs: a connection gets no answer") from None
+    finally:
+        stop(process)
+    if process.returncode:
+        raise LocalError(complaint.strip() or f"the load program ended with {process.returncode}")
+    return said
 
 
 def stop(process: subprocess.Popen[str]) -> None:

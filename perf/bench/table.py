@@ -34,10 +34,11 @@ def render(table: Sequence[Row], systems: Sequence[Name]) -> Table:
 
 
 def number(result: Result | None) -> str:
+    return "-" if result is None else figure(result.median)
+
+
+def figure(value: float) -> str:
     """As a person writes it: three digits that matter, no more."""
-    if result is None:
-        return "-"
-    value = result.median
     if abs(value) >= 1000:
         return f"{value:,.0f}"
     return f"{value:.3g}"

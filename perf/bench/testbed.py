@@ -8,7 +8,7 @@ import fcntl
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,9 +179,13 @@ def _settled(pod: Any) -> bool:
 
 
 def _place(instance: Instance, namespace: str, name: str) -> Place:
-    pod = asyncio.run(api.open_store().get(kinds.POD, name, namespace))
+    return find_place(instance, asyncio.run(api.open_store().get(kinds.POD, name, namespace)))
+
+
+def find_place(instance: Instance, pod: Mapping[str, Any]) -> Place:
+    """Of a pod that runs. Raises LocalError."""
     uid, node = pod["metadata"]["uid"], pod["spec"]["nodeName"]
     found = sandbox.find(instance, node, uid)
     if found is None:
-        raise LocalError(f"pod {namespace}/{name} has no network on {node}")
+        raise LocalError(f"pod {pod['metadata']['namespace']}/{pod['metadata']['name']} has no network on {node}")
     return Place(found.netns, instance.node(node).pod_cgroup(uid) / "load", found.addresses.v4)

@@ -33,7 +33,10 @@ GAUGES = (
     "inbound_streams",
     "inbound_handshakes",
     "inbound_held_bytes",
+    "passed_held_bytes",
+    "tunnels_unsent_bytes",
     "records_waiting",
+    "records_unsent_bytes",
     "dns_waiting",
 )
 

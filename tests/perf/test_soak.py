@@ -8,7 +8,9 @@ import sys
 
 import pytest
 
-from perf.soak.verdict import MIB, Sample, growth, highest, left_over, memory
+from perf.soak import look
+from perf.soak.__main__ import Soak, _report
+from perf.soak.verdict import MIB, Finding, Sample, growth, highest, left_over, memory
 
 WORKER = "node1 worker 1"
 
@@ -56,6 +58,48 @@ def test_what_is_left_over_is_told_and_what_never_was_is_not() -> None:
 
 def test_the_most_of_each_count() -> None:
     assert highest(samples(1, 1, 1), [{"x": 1}, {"x": 5}, {"x": 2}]) == {f"{WORKER}: files": 22, "x": 5}
+
+
+LEAKING = """
+import sys
+kept = []
+for line in sys.stdin:
+    size = int(line)
+    kept.append((b"x" * size, open("/dev/null")))
+    print(flush=True)
+"""
+
+
+def watched(per_step: int) -> list[Sample]:
+    """A real process that keeps some bytes and a file in each of 30 steps."""
+    found = []
+    with subprocess.Popen([sys.executable, "-c", LEAKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for at in range(30):
+            process.stdin.write(b"%d\n" % per_step)
+            process.stdin.flush()
+            process.stdout.readline()
+            found.append(look.sample(float(at), {WORKER: process.pid}))
+        process.stdin.close()
+    return found
+
+
+@pytest.mark.parametrize(("per_step", "words"), [(MIB, "rises by more than 4 MiB"), (MIB // 20, "")])
+def test_a_real_process_that_leaks_is_found(per_step: int, words: str) -> None:
+    seen = watched(per_step)
+    (finding,) = memory(seen, seen[0].memory, seen[-1].memory)
+    assert finding.complaint == words
+    (files,) = left_over(seen[0].files, {}, seen[-1].files)
+    assert files.complaint == "29 left behind"
+
+
+@pytest.mark.parametrize(
+    ("complaint", "errors", "good"), [("", 0, True), ("rises by more than 4 MiB", 0, False), ("", 1, False)]
+)
+def test_one_complaint_or_failed_action_makes_the_soak_fail(complaint: str, errors: int, good: bool) -> None:
+    finding = Finding(WORKER, "1", "2", "1", "", complaint)
+    assert _report(Soak(100, 1.0, errors, "", [finding]), 1) is good
 
 
 @pytest.mark.root
