@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from tests.cluster.plan import BIN, CACHE
@@ -59,10 +59,7 @@ def _compile(program: Program, say: Say) -> None:
     say(f"compiling {program.title}: {program.duration}, then cached in {CACHE}")
     began = time.monotonic()
     BIN.mkdir(parents=True, exist_ok=True)
-    flags = " ".join(["-s", "-w", *(f"-X {variable}" for variable in program.variables)])
-    options = ("-trimpath", "-buildvcs=false", "-modcacherw", "-ldflags", flags)
-    command = (compiler, "build", *options, "-o", str(BIN / program.name), program.package)
-    subprocess.run(command, cwd=program.source, env=_environment(), check=True)
+    compile_package(compiler, program.source, program.package, BIN / program.name, program.variables)
     for name in program.links:
         (BIN / name).unlink(missing_ok=True)
         (BIN / name).symlink_to(program.name)
@@ -71,12 +68,20 @@ def _compile(program: Program, say: Say) -> None:
     say(f"compiled {program.title} in {time.monotonic() - began:.0f} s")
 
 
+def compile_package(compiler: str, source: Path, package: str, output: Path, variables: Sequence[str] = ()) -> None:
+    """A static program. Raises CalledProcessError."""
+    flags = " ".join(["-s", "-w", *(f"-X {variable}" for variable in variables)])
+    options = ("-trimpath", "-buildvcs=false", "-modcacherw", "-ldflags", flags)
+    command = (compiler, "build", *options, "-o", str(output), package)
+    subprocess.run(command, cwd=source, env=environment(), check=True)
+
+
 def go() -> str | None:
     """The Go tool's path; where its own installation guide puts it counts too."""
     return shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
     """Modules and objects are cached with the programs, so that one directory is all there is to remove."""
     caches = {"GOCACHE": str(CACHE / "go-build"), "GOMODCACHE": str(CACHE / "go-mod")}
     return os.environ | caches | {"CGO_ENABLED": "0", "GOFLAGS": ""}

@@ -113,7 +113,7 @@ def kubectl(cluster: Cluster, *arguments: str, text: str | None = None) -> str:
 
 def wait_until_ready(cluster: Cluster) -> None:
     """Raises ChildProcessError when the API server ends instead, TimeoutError."""
-    processes.wait("the API server is ready", lambda: _runs(cluster) and ready(cluster), 120)
+    processes.wait("the API server is ready", lambda: _runs(cluster) and ready(cluster))
 
 
 def _runs(cluster: Cluster) -> bool:

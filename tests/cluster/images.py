@@ -29,7 +29,7 @@ def load(cluster: Cluster, archive: Path) -> list[str]:
 def load_on(node: Node, archive: Path, found: list[str]) -> None:
     run(*entering(node), *CTR, "import", *_naming(archive, found), "-", source=archive)
     for name in found:
-        processes.wait(f"kubelet of {node.name} may use {name}", partial(_known, node, name), 30)
+        processes.wait(f"kubelet of {node.name} may use {name}", partial(_known, node, name))
 
 
 def _known(node: Node, name: str) -> bool:

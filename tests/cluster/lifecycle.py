@@ -72,8 +72,8 @@ def _create(cluster: Cluster, say: Say) -> Cluster:
         nodes.start_daemon(node, "kubelet")
         nodes.start_daemon(node, "kube-proxy")
     addons.install_coredns(cluster)
-    processes.wait("every node is ready", lambda: len(ready_nodes(cluster)) == cluster.size, 120)
-    processes.wait("CoreDNS is ready", lambda: addons.coredns_ready(cluster), 120)
+    processes.wait("every node is ready", lambda: len(ready_nodes(cluster)) == cluster.size)
+    processes.wait("CoreDNS is ready", lambda: addons.coredns_ready(cluster))
     _publish(cluster)
     say(f"{cluster.name} is up after {time.monotonic() - began:.0f} s; export KUBECONFIG={cluster.kubeconfig}")
     return cluster

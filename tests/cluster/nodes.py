@@ -34,7 +34,7 @@ def start_init(node: Node) -> None:
     script = ("sh", str(Path(__file__).with_name("node.sh")), str(node.state), str(BIN / "pause"), node.name)
     command = ("nsenter", net, "--", *unshare, *script, *hierarchies)
     record = processes.start(node.cluster, Record(f"{node.name}.init", node.group, command, forks=True))
-    processes.wait(f"{node.name} has its file system", lambda: _ready(node, record), 30)
+    processes.wait(f"{node.name} has its file system", lambda: _ready(node, record))
     cgroups.retreat(node.group, SYSTEM)
 
 
@@ -100,7 +100,7 @@ def start_daemon(node: Node, name: str) -> None:
 
 
 def wait_for_containerd(node: Node) -> None:
-    processes.wait(f"containerd of {node.name} answers", lambda: on_node(node, "ctr", "version"), 60)
+    processes.wait(f"containerd of {node.name} answers", lambda: on_node(node, "ctr", "version"))
 
 
 def paths(node: Node) -> dict[str, object]:

@@ -19,6 +19,7 @@ from tests.cluster import cgroups
 from tests.cluster.plan import Cluster
 
 T = TypeVar("T")
+PATIENCE = 400  # seconds for what takes one to ten: only a hang is a failure, also on a machine that others keep busy
 
 # Takes itself into the groups before it becomes the daemon, so that no process is ever outside of what `down` kills.
 JOIN = 'while [ "$1" != -- ]; do echo $$ > "$1"; shift; done; shift; exec "$@"'
@@ -54,7 +55,7 @@ def start(cluster: Cluster, record: Record) -> Record:
             start_new_session=True,
             cwd="/",
         )
-    pid = wait(f"{record.name} forks", lambda: _child(process, log), 20) if record.forks else process.pid
+    pid = wait(f"{record.name} forks", lambda: _child(process, log)) if record.forks else process.pid
     running = Record(record.name, record.group, record.command, record.forks, pid, start_time(pid) or 0)
     _file(cluster, record.name).parent.mkdir(exist_ok=True)
     _file(cluster, record.name).write_text(json.dumps(asdict(running)))
@@ -113,7 +114,7 @@ def _signal(record: Record, number: signal.Signals) -> None:
         pass
 
 
-def wait(what: str, condition: Callable[[], T | None], seconds: float) -> T:
+def wait(what: str, condition: Callable[[], T | None], seconds: float = PATIENCE) -> T:
     """The first true value of `condition`, which may fail with OSError, LookupError or a command's failure meanwhile.
 
     Raises TimeoutError with `what` and the last failure.

@@ -1,0 +1,1 @@
+"""Ambit installed from its chart on a real two-node Kubernetes, as its users have it."""
