@@ -8,9 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +17,12 @@ import pytest
 from cli.packets import PacketWatch
 from deploy.local import namespaces
 from deploy.local.paths import DIRECTORY_VARIABLE, INSTANCE_VARIABLE, Instance
-from mesh.model.enrolment import AMBIENT, DATAPLANE_MODE
+from mesh.model.enrolment import AMBIENT, DATAPLANE_MODE, REDIRECTION
+from tests.kube.installed import KubeMesh
+from tests.scenarios.home import Home, Programs, Running, until
+from tests.scenarios.kubernetes import KubernetesHome
+
+__all__ = ["Mesh", "until"]
 
 HERE = Path(__file__).parent
 PROGRAMS = HERE / "programs"
@@ -27,36 +30,16 @@ NAME = "ambit-test-mesh"
 T = TypeVar("T")
 
 
-@dataclass
-class Running:
-    """A client that goes on in a pod: say lines to it, read its lines."""
-
-    process: subprocess.Popen[str]
-
-    def line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def ask(self, word: str) -> str:
-        assert self.process.stdin is not None
-        self.process.stdin.write(word + "\n")
-        self.process.stdin.flush()
-        return self.line()
-
-    def finish(self) -> Any:
-        """Ends its standard input; what it says last."""
-        output, _ = self.process.communicate(timeout=60)
-        return json.loads(output.splitlines()[-1])
-
-
 class Mesh:
-    """The hands of a test."""
+    """A local mesh, and the hands of a test: a `Home`, and what only this home has."""
+
+    bulk = 1 << 30
 
     def __init__(self, name: str) -> None:
         self.instance = Instance.named(name)
         self.environment = {**os.environ, INSTANCE_VARIABLE: name}
         self.environment.pop(DIRECTORY_VARIABLE, None)
-        self._running: list[subprocess.Popen[str]] = []
+        self._programs = Programs()
 
     def ambit(self, *words: str, stdin: str | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "cli", *words]
@@ -83,33 +66,47 @@ class Mesh:
     def start(self, pod: str, habit: str, host: str, port: int) -> Running:
         namespace, name = pod.split("/")
         words = ["python3", "-u", str(PROGRAMS / "client.py"), habit, host, str(port)]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "cli", "local", "exec", name, "-n", namespace, "--", *words],
-            env=self.environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self._running.append(process)
-        running = Running(process)
-        assert running.line(), f"{habit} in {pod} did not begin"
-        return running
+        command = [sys.executable, "-m", "cli", "local", "exec", name, "-n", namespace, "--", *words]
+        return self._programs.start(command, self.environment)
 
     def end_clients(self) -> None:
-        for process in self._running:
-            process.kill()
-            process.wait()
-        self._running.clear()
+        self._programs.end()
 
     # --- objects
+
+    def apply(self, manifest: str, *options: str) -> None:
+        self.must("local", "apply", *options, "-f", "-", stdin=manifest.replace("PROGRAMS", str(PROGRAMS)))
+
+    def delete_pod(self, pod: str) -> None:
+        namespace, name = pod.split("/")
+        self.must("local", "delete", "pod", name, "-n", namespace)
+
+    def pod(self, pod: str) -> Any:
+        namespace, name = pod.split("/")
+        return self.get("pod", name, "-n", namespace)
+
+    def phase(self, pod: str) -> str:
+        return str(self.pod(pod).get("status", {}).get("phase"))
+
+    def containers(self, namespace: str) -> list[str]:
+        pods = self.get("pods", "-n", namespace)["items"]
+        return [state["containerID"] for pod in pods for state in pod["status"]["containerStatuses"]]
+
+    def redirection(self, pod: str) -> str | None:
+        found: str | None = self.pod(pod)["metadata"].get("annotations", {}).get(REDIRECTION)
+        return found
 
     def label(self, wanted: bool, namespace: str = "meshed") -> None:
         change = f"{DATAPLANE_MODE}={AMBIENT}" if wanted else f"{DATAPLANE_MODE}-"
         self.must("local", "label", "namespace", namespace, change)
 
-    def address(self, pod: str, v6: bool = False) -> str:
+    def label_pod(self, pod: str, mode: str | None) -> None:
         namespace, name = pod.split("/")
-        addresses = [entry["ip"] for entry in self.get("pod", name, "-n", namespace)["status"]["podIPs"]]
+        change = f"{DATAPLANE_MODE}={mode}" if mode else f"{DATAPLANE_MODE}-"
+        self.must("local", "label", "pod", name, "-n", namespace, change)
+
+    def address(self, pod: str, v6: bool = False) -> str:
+        addresses = [entry["ip"] for entry in self.pod(pod)["status"]["podIPs"]]
         return next(each for each in addresses if (":" in each) == v6)
 
     def service_address(self, service: str, v6: bool = False) -> str:
@@ -155,14 +152,6 @@ class Mesh:
             os.kill(process, signal.SIGKILL)
 
 
-def until(true: Callable[[], bool], what: str, patience: float = 30.0) -> None:
-    """Waits for something to become true; a test fails with `what` when it does not."""
-    deadline = time.monotonic() + patience
-    while not true():
-        assert time.monotonic() < deadline, f"{what}: not within {patience:.0f} s"
-        time.sleep(0.05)
-
-
 # Scenarios move gigabytes and tens of thousands of connections, on machines that may be busy: only a hang is a failure.
 PATIENCE = 600
 
@@ -179,8 +168,7 @@ def whole_mesh() -> Iterator[Mesh]:
     mesh.ambit("local", "down")
     try:
         mesh.must("local", "up", "--nodes", "2")
-        manifest = (HERE / "mesh.yaml").read_text().replace("PROGRAMS", str(PROGRAMS))
-        mesh.must("local", "apply", "--wait", "-f", "-", stdin=manifest)
+        mesh.apply((HERE / "mesh.yaml").read_text(), "--wait")
         yield mesh
     finally:
         mesh.end_clients()
@@ -193,6 +181,32 @@ def mesh(whole_mesh: Mesh) -> Iterator[Mesh]:
     whole_mesh.label(True)
     yield whole_mesh
     whole_mesh.end_clients()
+
+
+@pytest.fixture(scope="session")
+def pods_on_kubernetes(on_kubernetes: KubeMesh) -> Iterator[KubernetesHome]:
+    home = KubernetesHome(on_kubernetes)
+    try:
+        home.begin((HERE / "mesh.yaml").read_text())
+        yield home
+    finally:
+        home.end()
+
+
+@pytest.fixture(scope="session", params=["local", "kubernetes"])
+def whole_home(request: pytest.FixtureRequest) -> Mesh | KubernetesHome:
+    """Every scenario that takes it runs on both homes; on Kubernetes where there is a cluster."""
+    name = {"local": "whole_mesh", "kubernetes": "pods_on_kubernetes"}[request.param]
+    found: Mesh | KubernetesHome = request.getfixturevalue(name)
+    return found
+
+
+@pytest.fixture
+def home(whole_home: Mesh | KubernetesHome) -> Iterator[Home]:
+    """With its namespace labelled whatever the test before has done."""
+    whole_home.label(True)
+    yield whole_home
+    whole_home.end_clients()
 
 
 @pytest.fixture

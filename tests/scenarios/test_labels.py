@@ -4,71 +4,61 @@ from __future__ import annotations
 
 import pytest
 
-from mesh.model.enrolment import DATAPLANE_MODE, REDIRECTION
-from tests.scenarios.conftest import Mesh, until
+from mesh.model.enrolment import AMBIENT
+from tests.scenarios.home import Home, until
 from tests.scenarios.programs import server
 
 pytestmark = pytest.mark.root
 
 
-def _redirection(mesh: Mesh, pod: str) -> str | None:
-    namespace, name = pod.split("/")
-    return mesh.get("pod", name, "-n", namespace)["metadata"].get("annotations", {}).get(REDIRECTION)
-
-
-def _containers(mesh: Mesh) -> list[str]:
-    pods = mesh.get("pods", "-n", "meshed")["items"]
-    return [state["containerID"] for pod in pods for state in pod["status"]["containerStatuses"]]
-
-
-def test_connections_outlive_the_label_in_both_directions(mesh: Mesh) -> None:
-    mesh.label(False)
-    containers = _containers(mesh)
-    before = mesh.start("meshed/client", "hold", "far.meshed", server.ECHO)
+def test_connections_outlive_the_label_in_both_directions(home: Home) -> None:
+    home.label(False)
+    containers = home.containers("meshed")
+    before = home.start("meshed/client", "hold", "far.meshed", server.ECHO)
     assert before.ask("one") == "one"
-    mesh.label(True)
+    home.label(True)
     assert before.ask("two") == "two"
-    within = mesh.start("meshed/client", "hold", "far.meshed", server.ECHO)
-    with mesh.watch() as seen:
+    within = home.start("meshed/client", "hold", "far.meshed", server.ECHO)
+    with home.watch() as seen:
         assert within.ask("first-in-the-mesh") == "first-in-the-mesh"
     assert not seen.in_clear(b"first-in-the-mesh")
-    mesh.label(False)
+    home.label(False)
     assert before.ask("three") == "three"
-    with mesh.watch() as seen:
+    with home.watch() as seen:
         assert within.ask("still-in-its-tunnel") == "still-in-its-tunnel"
     assert not seen.in_clear(b"still-in-its-tunnel")
-    assert _containers(mesh) == containers
+    assert home.containers("meshed") == containers
 
 
-def test_toggling_under_load_fails_nobody(mesh: Mesh) -> None:
-    load = mesh.start("meshed/client", "load", "far.meshed", server.ECHO)
-    other = mesh.start("plain/inside", "load", mesh.service_address("meshed/far"), server.ECHO)
+def test_toggling_under_load_fails_nobody(home: Home) -> None:
+    load = home.start("meshed/client", "load", "far.meshed", server.ECHO)
+    other = home.start("plain/inside", "load", home.service_address("meshed/far"), server.ECHO)
     for wanted in (False, True) * 4:
-        mesh.label(wanted)
+        home.label(wanted)
     for each in (load, other):
         result = each.finish()
         assert result["bad"] == {}
         assert result["good"] > 0
 
 
-def test_a_pods_label_wins_over_its_namespace(mesh: Mesh) -> None:
-    mesh.must("local", "label", "pod", "near", "-n", "meshed", f"{DATAPLANE_MODE}=none")
+def test_a_pods_label_wins_over_its_namespace(home: Home) -> None:
+    home.label_pod("meshed/near", "none")
     try:
-        assert _redirection(mesh, "meshed/near") is None
-        assert _redirection(mesh, "meshed/far") == "enabled"
+        assert home.redirection("meshed/near") is None
+        assert home.redirection("meshed/far") == "enabled"
     finally:
-        mesh.must("local", "label", "pod", "near", "-n", "meshed", f"{DATAPLANE_MODE}-")
-    assert _redirection(mesh, "meshed/near") == "enabled"
+        home.label_pod("meshed/near", None)
+    assert home.redirection("meshed/near") == "enabled"
 
 
-def test_a_pod_alone_can_be_enrolled(mesh: Mesh) -> None:
-    mesh.must("local", "label", "pod", "outside", "-n", "plain", f"{DATAPLANE_MODE}=ambient")
+def test_a_pod_alone_can_be_enrolled(home: Home) -> None:
+    home.label_pod("plain/outside", AMBIENT)
     try:
-        with mesh.watch() as seen:
-            mesh.client("meshed/client", "echo", mesh.address("plain/outside"), server.ECHO, "now-enrolled")
+        with home.watch() as seen:
+            home.client("meshed/client", "echo", home.address("plain/outside"), server.ECHO, "now-enrolled")
         assert not seen.in_clear(b"now-enrolled")
     finally:
-        mesh.must("local", "label", "pod", "outside", "-n", "plain", f"{DATAPLANE_MODE}-")
+        home.label_pod("plain/outside", None)
 
 
 NEW_POD = """
@@ -80,20 +70,17 @@ spec:
   serviceAccountName: alice
   restartPolicy: Never
   containers:
-    - {name: main, command: [sh, -c, "exec 3<>/dev/null; printf eager-first-bytes | curl -sS --max-time 5 -T - telnet://HOST:7000"]}
+    - {name: main, command: [python3, PROGRAMS/client.py, echo, HOST, "7000", eager-first-bytes]}
 """
 
 
-def test_a_new_pods_first_byte_is_not_in_clear(mesh: Mesh) -> None:
+def test_a_new_pods_first_byte_is_not_in_clear(home: Home) -> None:
     """Its container dials in its first moment."""
-    manifest = NEW_POD.replace("HOST", mesh.address("meshed/far"))
-    with mesh.watch() as seen:
-        mesh.must("local", "apply", "-f", "-", stdin=manifest)
-
-        def ended() -> bool:
-            return mesh.get("pod", "eager", "-n", "meshed").get("status", {}).get("phase") in ("Succeeded", "Failed")
-
-        until(ended, "the eager pod ends")
-    mesh.must("local", "delete", "pod", "eager", "-n", "meshed")
+    manifest = NEW_POD.replace("HOST", home.address("meshed/far"))
+    with home.watch() as seen:
+        home.apply(manifest)
+        until(lambda: home.phase("meshed/eager") in ("Succeeded", "Failed"), "the eager pod ends")
+    assert home.phase("meshed/eager") == "Succeeded"
+    home.delete_pod("meshed/eager")
     assert seen.tls_records > 0
     assert not seen.in_clear(b"eager-first-bytes")

@@ -145,7 +145,7 @@ def slow(host, port):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.sendall(b"100000000\n")
         print("reading", flush=True)
-        count = 0
+        count = len(connection.recv(1))
         while not select.select([sys.stdin], [], [], 1)[0]:
             count += len(connection.recv(1))
         return {"read": count}
@@ -184,6 +184,63 @@ def load(host, port):
     return {"good": good, "bad": bad}
 
 
+def ask(host, port, method="GET", path="/", *headers):
+    """One HTTP request: status, fields and body of the answer, or why there is none."""
+    import http.client
+
+    client = http.client.HTTPConnection(host, port, timeout=15)
+    try:
+        client.request(method, path, headers=dict(each.split("=", 1) for each in headers))
+        answer = client.getresponse()
+        fields = {name.lower(): value for name, value in answer.getheaders()}
+        return {"status": answer.status, "headers": fields, "body": answer.read().decode()}
+    except (OSError, http.client.HTTPException) as problem:
+        return {"status": 0, "error": repr(problem)}
+    finally:
+        client.close()
+
+
+def asking(host, port):
+    """GETs without a pause until standard input ends, half of them on connections that are kept: what came of them."""
+    import http.client
+    import threading
+
+    stop, lock, found = threading.Event(), threading.Lock(), {}
+
+    def count(outcome):
+        with lock:
+            found[outcome] = found.get(outcome, 0) + 1
+
+    def one(client):
+        try:
+            client.request("GET", "/")
+            answer = client.getresponse()
+            body = answer.read()
+            reason = "" if answer.status == 200 else f" {body[:100].decode(errors='replace')}"
+            count(f"{answer.status}{reason}")
+        except (OSError, http.client.HTTPException) as problem:
+            client.close()
+            count(repr(problem))
+            time.sleep(0.01)
+
+    def go(keep):
+        client = http.client.HTTPConnection(host, port, timeout=15)
+        while not stop.is_set():
+            one(client)
+            if not keep:
+                client.close()
+
+    threads = [threading.Thread(target=go, args=(keep,)) for keep in (True, False)]
+    for thread in threads:
+        thread.start()
+    print("asking", flush=True)
+    sys.stdin.read()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    return found
+
+
 def resolve(host, _port):
     found = {info[4][0] for info in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
     return {"addresses": sorted(found)}
@@ -191,7 +248,10 @@ def resolve(host, _port):
 
 HABITS = {
     habit.__name__: habit
-    for habit in (echo, peer, greeting, download, upload, reset, attempt, many, churn, slow, hold, load, resolve)
+    for habit in (
+        *(echo, peer, greeting, download, upload, reset, attempt, many, churn, slow, hold, load, ask, asking),
+        resolve,
+    )
 }
 
 if __name__ == "__main__":
