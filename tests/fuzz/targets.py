@@ -12,10 +12,12 @@ from ipaddress import ip_address
 import hpack
 
 from mesh.hbone import BadRequest, Connection, ConnectionFailed, ConnectRequest, ErrorCode, Limits, Role, messages
+from mesh.hbone.connect_headers import build_forwarded, parse_baggage, parse_forwarded
 from mesh.hbone.headers import HeaderDecoder, HeadersTooLarge
 from mesh.model.address import SocketAddress, canonical
 from mesh.model.identity import SpiffeId
 from tests.fuzz.engine import Target
+from tests.fuzz.waypoint import denied_path, request_target, route_table
 from tests.hbone import wire
 from tests.hbone.ends import Recorder, drain
 from tests.hbone.meter import Meter
@@ -29,7 +31,6 @@ from ztunnel.dns.message import (
     parse_query,
     payload_limit,
 )
-from ztunnel.plan.headers import build_forwarded, parse_baggage, parse_forwarded
 from ztunnel.plan.proxy_protocol import build_header
 
 LIMITS = Limits(
@@ -245,7 +246,17 @@ TARGETS: dict[str, Target] = {
     "proxy_header": proxy_header,
     "peer_headers": peer_headers,
     "dns_query": dns_query,
+    "request_target": request_target,
+    "denied_path": denied_path,
+    "route_table": route_table,
 }
 # What coverage is looked at.
-PACKAGES = {"proxy_header": "ztunnel/plan", "peer_headers": "ztunnel/plan", "dns_query": "ztunnel/dns"}
+PACKAGES = {
+    "proxy_header": "ztunnel/plan",
+    "peer_headers": "ztunnel/plan",
+    "dns_query": "ztunnel/dns",
+    "request_target": "waypoint/routing",
+    "denied_path": "mesh/policy/http",
+    "route_table": "waypoint/routing",
+}
 PACKAGE = "mesh/hbone"
