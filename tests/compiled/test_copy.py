@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import shutil
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.compile import hot_modules
-from ztunnel.compiled import COPY, PACKAGES, ROOT, STAMP, environment, fingerprint, usable
+from ztunnel.compiled import COPY, PACKAGES, ROOT, STAMP, copy_of, environment, fingerprint, usable
 
 WHERE = "import mesh.hbone.reader, ztunnel.worker.main\nprint(mesh.hbone.reader.__file__)"
 
@@ -21,7 +22,7 @@ def sources(tmp_path: Path) -> Path:
     """A tree of its own with a copy that fits."""
     for package in PACKAGES:
         shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
-    copy = tmp_path / "build" / "compiled"
+    copy = copy_of(tmp_path)
     copy.mkdir(parents=True)
     (copy / STAMP).write_text(fingerprint(tmp_path))
     return tmp_path
@@ -42,6 +43,15 @@ def test_all_hot_modules_are_compiled() -> None:
         pytest.skip("the sources have changed since the last make setup")
     missing = [path for path in hot_modules(COPY) if not list((COPY / path).parent.glob(f"{Path(path).stem}.*.so"))]
     assert not missing
+
+
+@pytest.mark.parametrize("path", hot_modules(ROOT), ids=str)
+def test_no_slice_has_bounds_that_do_something(path: Path) -> None:
+    """mypyc evaluates the bounds of a memoryview's slice twice: a relay sent the same bytes two times."""
+    for node in ast.walk(ast.parse((ROOT / path).read_text())):
+        if isinstance(node, ast.Slice):
+            calls = [ast.unparse(part.func) for part in ast.walk(node) if isinstance(part, ast.Call)]
+            assert set(calls) <= {"len"}, f"{path}:{node.lineno}: {ast.unparse(node)}"
 
 
 def test_a_changed_source_is_run_from_source(sources: Path) -> None:

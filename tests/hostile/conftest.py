@@ -24,18 +24,6 @@ def arena(hostile_node: Node) -> Iterator[Arena]:
         arena.close()
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "long: takes minutes; runs only with -m long")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "long" in config.option.markexpr:
-        return
-    for item in items:
-        if item.get_closest_marker("long"):
-            item.add_marker(pytest.mark.skip(reason="takes minutes: -m long"))
-
-
 @pytest.fixture(scope="module")
 def pair(hostile_node: Node) -> Iterator[Pair]:
     """Two workers, one for each pod, as they are by default but for the streams of a tunnel."""
