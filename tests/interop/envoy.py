@@ -15,11 +15,13 @@ from typing import Any
 
 import envoy
 
+from ebpf.netns import in_netns
 from mesh.identity.tls import TlsIdentity
 from mesh.model import ports
 from tests.worker.node import PATIENCE, Pod
 
 PR_SET_PDEATHSIG = 1
+TCP_LISTEN = "0A"  # of include/net/tcp_states.h, as /proc/net/tcp shows it
 TYPES = "type.googleapis.com/envoy.extensions"
 STREAM_WINDOW = 4 << 20
 _libc = ctypes.CDLL(None)
@@ -111,15 +113,21 @@ def running(pod: Pod, config: Json, directory: Path) -> Iterator[subprocess.Pope
 
 
 def _wait_until_it_listens(pod: Pod, config: Json, process: subprocess.Popen[bytes], log: Path) -> None:
-    address = config["static_resources"]["listeners"][0]["address"]["socket_address"]
+    port = config["static_resources"]["listeners"][0]["address"]["socket_address"]["port_value"]
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         assert process.poll() is None, f"Envoy ended: {log.read_text()[-2000:]}"
-        with pod.socket() as probe:
-            if probe.connect_ex((address["address"], address["port_value"])) == 0:
-                return
+        if port in _listening(pod):
+            return
         time.sleep(0.05)
     raise AssertionError(f"Envoy does not listen: {log.read_text()[-2000:]}")
+
+
+def _listening(pod: Pod) -> set[int]:
+    """TCP ports with a listener in the pod: a probe by connect() would be a connection to the app behind Envoy."""
+    table = in_netns(pod.netns, lambda: Path("/proc/thread-self/net/tcp").read_text())
+    rows = [row.split() for row in table.splitlines()[1:]]
+    return {int(row[1].partition(":")[2], 16) for row in rows if row[3] == TCP_LISTEN}
 
 
 def _bootstrap(listener: Json, cluster: Json) -> Json:
