@@ -17,7 +17,7 @@ from mesh.hbone.headers import HeaderDecoder, HeadersTooLarge
 from mesh.model.address import SocketAddress, canonical
 from mesh.model.identity import SpiffeId
 from tests.fuzz.engine import Target
-from tests.fuzz.waypoint import denied_path, request_target, route_table
+from tests.fuzz.waypoint import client_hello, denied_path, request_target, route_table
 from tests.hbone import wire
 from tests.hbone.ends import Recorder, drain
 from tests.hbone.meter import Meter
@@ -246,6 +246,7 @@ TARGETS: dict[str, Target] = {
     "proxy_header": proxy_header,
     "peer_headers": peer_headers,
     "dns_query": dns_query,
+    "client_hello": client_hello,
     "request_target": request_target,
     "denied_path": denied_path,
     "route_table": route_table,
@@ -255,6 +256,7 @@ PACKAGES = {
     "proxy_header": "ztunnel/plan",
     "peer_headers": "ztunnel/plan",
     "dns_query": "ztunnel/dns",
+    "client_hello": "waypoint/serve",
     "request_target": "waypoint/routing",
     "denied_path": "mesh/policy/http",
     "route_table": "waypoint/routing",

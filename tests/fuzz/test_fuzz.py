@@ -16,6 +16,7 @@ ROUNDS = {
     "proxy_header": 15_000,
     "peer_headers": 20_000,
     "dns_query": 20_000,
+    "client_hello": 8000,
     "request_target": 40_000,
     "denied_path": 3000,
     "route_table": 5000,

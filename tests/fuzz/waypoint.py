@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import ssl
 
 from mesh.model.address import Ip, SocketAddress
 from mesh.model.http_policy import HttpAction, HttpPolicy, Operation, PolicyRule
@@ -16,6 +18,7 @@ from mesh.policy.match import ConnectionFacts
 from waypoint.routing.paths import Target, normalise, read_target
 from waypoint.routing.request import Client, Forward, Request
 from waypoint.routing.tables import PortTable
+from waypoint.serve.server_name import server_name
 
 CONNECTION = ConnectionFacts(Ip("10.0.0.1"), SocketAddress(Ip("10.0.0.2"), 80))
 CLIENT = Client(None, "shop", SocketAddress(Ip("10.0.0.1"), 40000))
@@ -55,6 +58,30 @@ def denied_path(data: bytes) -> None:
         rule = PolicyRule(operations=(Operation(paths=(written,)),))
         policy = CompiledPolicy.of(HttpPolicy("shop", "p", HttpAction.DENY, (rule,)))
         assert isinstance(evaluate_http(HttpPolicies.of([policy]), facts), Denial), (path, steps, seen)
+
+
+def client_hello(data: bytes) -> None:
+    """A name that we read is the name that OpenSSL reads, and more bytes never change it."""
+    name = server_name(data)
+    if isinstance(name, str) and (seen := _name_for_openssl(data)) is not _NOTHING:
+        assert name == (seen or "").lower().removesuffix(".")
+    for size in range(0, len(data), max(1, len(data) // 16)):
+        assert server_name(data[:size]) in (None, name)
+
+
+_NOTHING = "nothing was read"
+
+
+def _name_for_openssl(data: bytes) -> str | None:
+    """None when the hello has none, _NOTHING when OpenSSL does not get so far."""
+    seen: list[str | None] = [_NOTHING]
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sni_callback = lambda tls, name, _: seen.append(name)
+    incoming = ssl.MemoryBIO()
+    incoming.write(data)
+    with contextlib.suppress(ssl.SSLError):
+        context.wrap_bio(incoming, ssl.MemoryBIO(), server_side=True).do_handshake()
+    return seen[-1]
 
 
 def _decode(path: str) -> str:

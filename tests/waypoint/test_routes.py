@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from mesh.model.http_policy import HttpAction, HttpPolicy, Operation, PolicyRule
+from mesh.model.http_policy import Condition, HttpAction, HttpPolicy, Operation, PolicyRule
 from mesh.model.routing import (
     AppProtocol,
     Backend,
@@ -30,8 +32,9 @@ from mesh.model.routing import (
     Timeouts,
     TlsRule,
 )
-from tests.waypoint.rig import VIP, Rig, app, is_closed, key, read_exactly
+from tests.waypoint.rig import VIP, Rig, app, client_hello, is_closed, key, read_exactly
 from tests.waypoint.test_http1 import ask, fields, mirror, read_message, wait_for
+from waypoint.serve import sniffer
 
 GET = b"GET %s HTTP/1.1\r\nHost: web\r\n\r\n"
 SAY_NAME = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s"
@@ -224,16 +227,6 @@ def saying(word: bytes) -> Callable[[socket.socket], None]:
     return lambda sock: sock.sendall(word)
 
 
-def client_hello(name: str) -> bytes:
-    import ssl
-
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    tls = ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=name)
-    with pytest.raises(ssl.SSLWantReadError):
-        tls.do_handshake()
-    return outgoing.read()
-
-
 def test_tls_goes_by_its_server_name(rig: Rig) -> None:
     with (
         app("127.9.1.1", saying(b"one")) as one,
@@ -258,6 +251,41 @@ def test_tls_goes_by_its_server_name(rig: Rig) -> None:
         with rig.dial(f"{VIP}:443") as sock:
             sock.sendall(client_hello("c.example"))
             assert is_closed(sock)
+
+
+def test_who_dribbles_a_hello_does_not_get_round_its_server_name(rig: Rig) -> None:
+    """Without its name it would be taken for TCP, which the policy lets pass."""
+    deny = PolicyRule(conditions=(Condition("connection.sni", ("secret.example",)),))
+    with app("127.9.1.1", saying(b"in")) as port:
+        rig.simple(AppProtocol.AUTO, target=port)
+        rig.policy(HttpPolicy("shop", "p", HttpAction.DENY, (deny,)))
+        for name, size in (
+            ("SECRET.example", 1),
+            ("secret.example", 5),
+            ("secret.example", 60),
+            ("secret.example.", 1),
+        ):
+            with rig.dial() as sock:
+                hello = client_hello(name)
+                sock.sendall(hello[:size])
+                time.sleep(sniffer.PATIENCE + 0.3)
+                with contextlib.suppress(ConnectionError):
+                    sock.sendall(hello[size:])
+                assert is_closed(sock)
+        with rig.dial() as sock:
+            sock.sendall(client_hello("open.example"))
+            assert read_exactly(sock, 2) == b"in"
+
+
+def test_a_server_name_is_denied_in_any_spelling(rig: Rig) -> None:
+    deny = PolicyRule(conditions=(Condition("connection.sni", ("secret.example",)),))
+    with app("127.9.1.1", saying(b"in")) as port:
+        rig.simple(AppProtocol.AUTO, target=port)
+        rig.policy(HttpPolicy("shop", "p", HttpAction.DENY, (deny,)))
+        for name in ("secret.example", "SECRET.Example", "secret.example."):
+            with rig.dial() as sock:
+                sock.sendall(client_hello(name))
+                assert is_closed(sock)
 
 
 def test_tcp_routes_by_weight(rig: Rig) -> None:

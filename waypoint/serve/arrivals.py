@@ -126,6 +126,13 @@ class Arrivals:
         stream.start()
         return stream
 
+    def refuse(self, found: Arrival, client: Channel, reason: str) -> None:
+        """A client whose TLS cannot be read. DPE: Envoy's flag of a protocol error downstream."""
+        record = StreamRecord(found.client, str(found.target), found.service, "tls", self._loop.time())
+        record.reason, record.flags = reason, "DPE"
+        self._observer.closed(record, found)
+        client.reset()
+
     def carry(self, found: Arrival, client: Channel, server: Channel, record: StreamRecord, sni: str = "") -> Splice:
         def finished(ended: StreamRecord) -> None:
             self._live.pop(splice, None)
@@ -178,7 +185,9 @@ class _Unknown:
             look = detect_tls
         elif found.target.protocol in HTTP:  # whatever is none is bad HTTP
             look, otherwise = detect_version, Speaks.HTTP1
-        self._sniffer = Sniffer(arrivals._loop, channel, self._found_out, self._silent, look, otherwise)
+        self._sniffer = Sniffer(
+            arrivals._loop, channel, self._found_out, self._silent, self._unreadable, look, otherwise
+        )
 
     def _found_out(self, speaks: Speaks, early: bytes, sni: str, client_ended: bool) -> None:
         probe, self._probe = self._probe, None
@@ -201,6 +210,11 @@ class _Unknown:
     def _silent(self) -> None:
         if self._found.target.protocol in (AppProtocol.AUTO, AppProtocol.TCP):
             self._probe = _Probe(self._arrivals, self._found, self._channel, "tcp", "", self._server_speaks)
+
+    def _unreadable(self, reason: str) -> None:
+        if self._probe is not None:
+            self._probe.cancel()
+        self._arrivals.refuse(self._found, self._channel, reason)
 
     def _server_speaks(self) -> None:
         """Then it is TCP."""
