@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -16,6 +18,7 @@ from tests.identity.certificates_for_tests import Issuer
 from tests.worker.hbone_server import HbonePeer, HboneServer, fields
 from tests.worker.node import V6, Node, Worker, is_reset, reset, run
 from ztunnel.feed import CertificateMissing, PodRemoved
+from ztunnel.worker.pool import FRESH
 
 pytestmark = pytest.mark.root
 
@@ -66,6 +69,92 @@ def test_nothing_of_the_app_leaves_before_the_answer(node: Node, server: HboneSe
         assert not any(type(event).__name__ == "DataReceived" for event in peer.events)
         peer.answer(stream)
         assert peer.received(stream, 6) == b"secret"
+
+
+# --- payload together with CONNECT
+
+
+@pytest.fixture
+def busy(node: Node, server: HboneServer) -> Iterator[HbonePeer]:
+    """The other end of a tunnel that carries a connection: `heard` makes sure that it has spoken just now."""
+    node.worker(node.a)
+    with node.a.dial(node.b.address(PORT)) as app:
+        peer, stream = served(server)
+        app.sendall(b"x")
+        peer.received(stream, 1)
+        yield peer
+
+
+def dial_and_say(node: Node, peer: HbonePeer, data: bytes) -> tuple[socket.socket, int]:
+    """A connection whose app has spoken before its CONNECT leaves: the worker is stopped meanwhile."""
+    with node.workers[0].stopped():
+        peer.http.ping(b"12345678")
+        peer.flush()
+        app = node.a.dial(node.b.address(PORT))
+        app.sendall(data)
+    stream = peer.request().stream_id
+    assert stream is not None
+    return app, stream
+
+
+def test_payload_comes_with_connect_through_a_tunnel_that_serves(node: Node, busy: HbonePeer) -> None:
+    app, stream = dial_and_say(node, busy, b"question")
+    assert busy.received(stream, 8) == b"question"
+    app.sendall(b", and more")
+    busy.answer(stream)
+    assert busy.received(stream, 18) == b"question, and more"
+    busy.send(stream, b"answer")
+    assert app.recv(6) == b"answer"
+    app.close()
+
+
+def test_a_refused_stream_is_opened_again_with_its_payload(node: Node, busy: HbonePeer) -> None:
+    app, stream = dial_and_say(node, busy, b"question")
+    assert busy.received(stream, 8) == b"question"
+    busy.reset(stream, 7)
+    again = busy.request().stream_id
+    assert again is not None
+    busy.answer(again)
+    assert busy.received(again, 8) == b"question"
+    busy.send(again, b"answer")
+    assert app.recv(6) == b"answer"
+    app.close()
+
+
+def test_what_may_have_been_heard_is_not_said_twice(node: Node, server: HboneServer, busy: HbonePeer) -> None:
+    app, stream = dial_and_say(node, busy, b"question")
+    assert busy.received(stream, 8) == b"question"
+    busy.kill()
+    with pytest.raises(ConnectionResetError):
+        app.recv(1)
+    assert server.accept_nothing(0.3)
+
+
+def test_a_tunnel_that_has_been_silent_gets_no_payload_before_its_answer(node: Node, busy: HbonePeer) -> None:
+    time.sleep(FRESH + 0.05)
+    with node.workers[0].stopped():
+        app = node.a.dial(node.b.address(PORT))
+        app.sendall(b"question")
+    stream = busy.request().stream_id
+    assert stream is not None
+    time.sleep(0.05)
+    busy.http.ping(b"12345678")
+    busy.flush()
+    while not any(type(event).__name__ == "PingAckReceived" for event in busy.events):
+        busy.read()
+    assert not any(type(e).__name__ == "DataReceived" and e.stream_id == stream for e in busy.events)  # type: ignore[attr-defined]
+    busy.answer(stream)
+    assert busy.received(stream, 8) == b"question"
+    app.close()
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_a_refusal_resets_the_app_whose_payload_was_early(node: Node, busy: HbonePeer, status: int) -> None:
+    app, stream = dial_and_say(node, busy, b"question")
+    assert busy.received(stream, 8) == b"question"
+    busy.answer(stream, status, end=True)
+    with pytest.raises(ConnectionResetError):
+        app.recv(1)
 
 
 @pytest.mark.parametrize("status", [401, 503])

@@ -22,9 +22,9 @@ from ztunnel.worker.pods import Pod
 from ztunnel.worker.pool import ClientTunnel, Key, Pool
 from ztunnel.worker.relay import Relay
 from ztunnel.worker.sockets import Dial, reset
-from ztunnel.worker.stream import Stream
+from ztunnel.worker.stream import MOST_EARLY, Stream
 
-ATTEMPTS = 3  # tunnels tried for one connection; nothing of the app's has been sent before the last one answers
+ATTEMPTS = 3  # tunnels tried for one connection; the app at the other end gets what was said at most once
 
 
 class Outbound:
@@ -35,6 +35,7 @@ class Outbound:
         "_avoid",
         "_context",
         "_dial",
+        "_early",
         "_plan",
         "_pod",
         "_pool",
@@ -59,6 +60,7 @@ class Outbound:
         self._plan: Tunnel | None = None
         self._stream = 0
         self._attempts = 0
+        self._early = 0  # bytes of the app's that went with CONNECT
         self._avoid: frozenset[WorkloadUid] = frozenset()
         self._timer: Timer | None = None
         self._told = 0  # events of the app's socket: their edges are not repeated to the pump
@@ -207,8 +209,24 @@ class Outbound:
             self._refuse(Flag.CONNECT, str(error))
             return
         self._tunnel = tunnel
+        self._say_early(tunnel)
         self._record.destination_identity = tunnel.peer
         self._timer = self._context.loop.later(self._context.settings.response_timeout, self._timed_out)
+
+    def _say_early(self, tunnel: ClientTunnel) -> None:
+        """What the app has said already goes with CONNECT, which spares both sides a turn (13 % of connections per
+        second). It stays in the app's socket until the answer: a stream that the peer refuses is opened again with it.
+        """
+        room = tunnel.reserve(self._stream) if tunnel.takes_early else None
+        if room is None or self._sock is None:
+            return
+        try:
+            size = self._sock.recv_into(room, min(len(room), MOST_EARLY), socket.MSG_PEEK)
+        except OSError:  # nothing yet, or it has broken, of which an event tells
+            return
+        if size:
+            tunnel.commit(self._stream, size)
+            self._early = size
 
     def _headers(self, plan: Tunnel, own: Workload) -> tuple[tuple[str, str], ...]:
         return request_headers(own, self._source, plan.service, random.getrandbits(128), random.getrandbits(64))
@@ -227,6 +245,7 @@ class Outbound:
     def _again(self, reason: str) -> None:
         """The peer has not processed the stream, so another tunnel may be asked."""
         tunnel, self._tunnel = self._tunnel, None
+        self._early = 0
         if tunnel is not None:
             tunnel.release(self._stream)
         if self._timer is not None:
@@ -263,11 +282,12 @@ class Outbound:
             said = f"{self._record.actual} answered CONNECT with status {status}{why and ': '}{why}"
             self._refuse(Flag.CONNECT, said)
             return
+        tunnel.accepted()
         sock, record = self._leave(), self._record
         stream = Stream(tunnel, self._stream, sock, record.finished)
         tunnel.streams[self._stream] = stream
         record.carrier = stream
-        stream.start(self._told)
+        stream.start(self._told, said=self._early)
 
     def push(self, pieces: list[memoryview]) -> None:
         """HTTP/2 does not hand on DATA before a response."""
@@ -291,5 +311,10 @@ class Outbound:
         self._refuse(Flag.CONNECT, f"{self._record.actual} reset the stream (code {code}) before it answered")
 
     def lost(self, reason: str) -> None:
-        """A pooled tunnel may have died long ago: nothing of the app's was sent, so another one is tried."""
-        self._again(f"the tunnel to {self._record.actual} broke: {reason}")
+        """A pooled tunnel may have died long ago: if nothing of the app's was sent, another one is tried."""
+        why = f"the tunnel to {self._record.actual} broke: {reason}"
+        if self._early:  # the app at the other end may have had it
+            self._tunnel = None
+            self._refuse(Flag.CONNECT, why)
+        else:
+            self._again(why)

@@ -25,6 +25,7 @@ from ztunnel.worker.occupants import Occupant
 from ztunnel.worker.sockets import Dial, Namespace
 from ztunnel.worker.tunnel import Tunnel
 
+FRESH = 0.1  # seconds since the peer was heard: a tunnel that stood idle may have died unnoticed
 NETWORK_POLICY_HINT = " (is port 15008 open, in NetworkPolicies too?)"
 
 
@@ -59,6 +60,7 @@ class ClientTunnel(Tunnel):
         self._key = key
         self._owner = owner
         self._most = context.settings.pool_streams
+        self._serves = False  # the peer has answered a CONNECT with 200
 
     @property
     def has_room(self) -> bool:
@@ -66,6 +68,15 @@ class ClientTunnel(Tunnel):
         if connection is None or self.closed or self.retired or len(self.streams) >= self._most:
             return False
         return connection.available_streams > 0  # none when it is going away
+
+    @property
+    def takes_early(self) -> bool:
+        """Whether payload may go with CONNECT: only where all speaks for an answer with 200, since a connection whose
+        payload is on its way cannot move to another tunnel any more."""
+        return self._serves and self.loop.now - self.heard < FRESH
+
+    def accepted(self) -> None:
+        self._serves = True
 
     def connect(self, authority: str, headers: tuple[tuple[str, str], ...], occupant: Occupant) -> int:
         """Opens a stream. `has_room` must hold."""

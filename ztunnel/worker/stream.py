@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from ztunnel.worker.tunnel import Tunnel
 
 MAX_PIECES = 512  # of one writev; IOV_MAX is 1024
+MOST_EARLY = 16 << 10  # bytes of the app's that may go with CONNECT: a request, not a transfer
+
+_skipped = memoryview(bytearray(MOST_EARLY))
 
 
 class Stream:
@@ -57,18 +60,32 @@ class Stream:
         self._from_app = 0
         self._to_app = 0
 
-    def start(self, told: int, early: bytes | bytearray = b"", ended: bool = False) -> None:
+    def start(self, told: int, early: bytes | bytearray = b"", ended: bool = False, said: int = 0) -> None:
         """`told`: events of the app's socket before now, whose edges are not repeated. `early` and `ended` are what
-        came through the tunnel before that socket was there."""
+        came through the tunnel before that socket was there; `said` bytes of the app's have been sent and are still in
+        its socket."""
         assert self._sock is not None
         self._tunnel.loop.hand_over(self._sock.fileno(), self.event)
         self._hangup = bool(told & HANGUP)
+        if said and not self._skip(said):
+            return
         if early:
             self.push([memoryview(early)])
         if ended:
             self.ended()
         if told & (IN | HANGUP) and self._sock is not None:
             self._pull()
+
+    def _skip(self, size: int) -> bool:
+        """Takes from the app's socket what has been sent already."""
+        assert self._sock is not None
+        try:
+            self._sock.recv_into(_skipped, size)
+        except OSError as error:
+            self._abort(f"the app's connection broke: {say(error.errno or 0)}")
+            return False
+        self._from_app = size
+        return True
 
     def counts(self) -> tuple[int, int]:
         """Payload bytes from client to server, and back."""

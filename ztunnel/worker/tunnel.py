@@ -61,6 +61,7 @@ class Tunnel(Occupants, ABC):
         self._unmoved: memoryview | None = None  # what was pending at the last tick
         self._unmoved_since = loop.now
         self._idle_since = loop.now
+        self.heard = loop.now  # when the peer last said something
 
     def begin(self) -> None:
         """Starts the handshake. The socket is watched already; its handler becomes `event`."""
@@ -216,6 +217,7 @@ class Tunnel(Occupants, ABC):
         if size > 0:
             self._session.feed(_ciphertext[:size])
             self._unanswered_since = None
+            self.heard = self.loop.now
         elif size == 0:
             self._session.feed_eof()
         self._take_in()
