@@ -206,6 +206,29 @@ def test_another_identity_than_expected_is_refused(node: Node) -> None:
     assert "impostor" in record.error
 
 
+def test_streams_go_where_the_fewest_are(node: Node, server: HboneServer) -> None:
+    worker = node.worker(node.a, POOL_MAX_STREAMS_PER_CONNECTION="3")
+
+    def dialled(peer: HbonePeer) -> socket.socket:
+        app = node.a.dial(node.b.address(PORT))
+        stream = peer.request().stream_id
+        assert stream is not None
+        peer.answer(stream)
+        return app
+
+    apps = [node.a.dial(node.b.address(PORT))]
+    one, first = served(server)
+    apps += [dialled(one), dialled(one), node.a.dial(node.b.address(PORT))]
+    two, _ = served(server)
+    apps[0].close()
+    one.wait_for_end(first)
+    one.end(first)
+    assert worker.ended()  # two on this tunnel, one on the other
+    apps += [dialled(two), dialled(one), dialled(two)]
+    for app in apps:
+        app.close()
+
+
 def test_goaway_moves_connections_to_another_tunnel(node: Node, server: HboneServer) -> None:
     """What was not processed is opened again elsewhere; what stands goes on."""
     node.worker(node.a)

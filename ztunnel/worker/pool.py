@@ -131,10 +131,10 @@ class Shelf:
         return sum(tunnel.held() for tunnel in self._tunnels)
 
     def request(self, caller: Caller) -> None:
-        for tunnel in self._tunnels:
-            if tunnel.has_room:
-                caller.tunnel_ready(tunnel)
-                return
+        tunnel = self._least_loaded()
+        if tunnel is not None:
+            caller.tunnel_ready(tunnel)
+            return
         if len(self._waiting) >= self._context.settings.pool_waiting:
             caller.tunnel_failed(Flag.CONNECT, f"{len(self._waiting)} connections wait for {self.key.peer} already")
             return
@@ -215,12 +215,19 @@ class Shelf:
 
     def _serve(self) -> None:
         """Hands out what room there is; dials again if callers are left."""
-        for tunnel in list(self._tunnels):
-            while self._waiting and tunnel.has_room:
-                caller = self._waiting.popleft()
-                if not caller.gave_up:
-                    caller.tunnel_ready(tunnel)
+        while self._waiting and (tunnel := self._least_loaded()) is not None:
+            caller = self._waiting.popleft()
+            if not caller.gave_up:
+                caller.tunnel_ready(tunnel)
         self._dial()
+
+    def _least_loaded(self) -> ClientTunnel | None:
+        """Of the tunnels that take another stream."""
+        found = None
+        for tunnel in self._tunnels:
+            if tunnel.has_room and (found is None or len(tunnel.streams) < len(found.streams)):
+                found = tunnel
+        return found
 
     def _forget_if_empty(self) -> None:
         if not self._tunnels and not self._waiting and self._dialling is None:
