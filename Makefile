@@ -25,16 +25,16 @@ cluster: setup        ## a Kubernetes for development: prints its kubeconfig (te
 cluster-down: setup   ## ends it
 	@$(PYTHON) -m tests.cluster down
 
-test: setup perf/build/load lint types  ## everything: lint, types, all tests (root and namespaces included)
+test: setup perf/build/load lint types $(if $(ARGS),,kubernetes)  ## everything: lint, types, all tests (root and namespaces included)
 	@$(PYTHON) -m pytest $(ARGS)
 	@$(if $(ARGS),true,echo "The tests of the byte path once more, compiled" && $(MAKE) --no-print-directory test-compiled)
 
 test-compiled: setup  ## tests of the byte path, on its compiled copy
 	@PYTHONPATH=$(CURDIR)/build/compiled:$(CURDIR) PYTHONSAFEPATH=1 $(PYTHON) -m pytest -q --import-mode=append -p tests.compiled.only $(COMPILED)
 
-kubernetes: setup     ## compile what tests of Kubernetes need, 10 to 20 minutes once: then make test runs them, too
-	@deploy/setup.sh buildah mmdebstrap
-	@$(PYTHON) -m tests.cluster build && $(PYTHON) -m tests.kube.artifacts || [ $$? = 3 ]
+kubernetes: setup     ## compile what tests of Kubernetes need: 10 to 20 minutes, once; without a Go toolchain it says so
+	@$(PYTHON) -m tests.cluster build && deploy/setup.sh buildah mmdebstrap && \
+	  $(PYTHON) -m tests.kube.artifacts && $(PYTHON) -m tests.conformance.artifacts || [ $$? = 3 ]
 
 conformance: setup    ## the upstream Gateway API suite against Ambit on a real Kubernetes; the report goes to docs/conformance
 	@deploy/setup.sh buildah mmdebstrap

@@ -57,7 +57,7 @@ def main(
     """Measure the byte path: all cases on all systems, unless some are named."""
     if listing:
         for each in CASES:
-            console.print(f"{each.name:12}{each.title} ({', '.join(each.systems)})")
+            console.print(f"{each.name:16}{each.title} ({', '.join(each.systems)})")
         return
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)

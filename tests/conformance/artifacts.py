@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -43,8 +44,8 @@ def suite() -> Path:
 
 def custom_resources() -> Path:
     """The directory of the suite's own CRDs, experimental channel: the one that has every field."""
-    module = go("list", "-m", "-f", "{{.Dir}}", API, source=SOURCES / "suite").strip()
-    return Path(module) / "config" / "crd" / "experimental"
+    module = json.loads(go("mod", "download", "-json", API, source=SOURCES / "suite"))
+    return Path(module["Dir"]) / "config" / "crd" / "experimental"
 
 
 def echo_archive() -> Path:
