@@ -24,6 +24,7 @@ TABLE_SIZE = 4096  # the dynamic table that HTTP/2 starts with; this end keeps i
 EMPTY_TABLE = b"\x20"  # a size update to zero, RFC 7541 section 6.3
 NEVER_INDEXED = 0x10
 MAX_ONE_BYTE_LENGTH = 126
+UNIQUE = ("forwarded", "traceparent")  # have another value in each request; all others are alike for a pod's requests
 KNOWN_BLOCKS = 16  # decoded blocks that are remembered: responses of a peer are alike, requests never (trace ids)
 # A list beyond the advertised size costs one stream; a block that unfolds to more than this many times that size is an
 # attack (its decoding has to be broken off, and with it the connection's state).
@@ -53,18 +54,31 @@ def encode(fields: Iterable[Field]) -> bytes:
     return b"".join([_encode_field(name, value) for name, value in fields])
 
 
-@lru_cache(maxsize=512)  # most are the same for all requests of a pod
 def _encode_field(name: str, value: str) -> bytes:
+    return _encode_anew(name, value) if name in UNIQUE else _encode_known(name, value)
+
+
+@lru_cache(maxsize=512)
+def _encode_known(name: str, value: str) -> bytes:
+    return _encode_anew(name, value)
+
+
+def _encode_anew(name: str, value: str) -> bytes:
     if name == ":status" and (index := _STATIC_FIELD.get((name, value))):
         return bytes((0x80 | index,))
-    if not _is_sendable(value):
+    # Of printable text only spaces at its ends are wrong; the expression, which knows all, takes ten times as long.
+    plain = value.isprintable() and value[:1] != " " and value[-1:] != " "
+    if not plain and not _is_sendable(value):
         raise ValueError(f"header {name} has a value that HTTP cannot carry: {value!r}")
+    return _head(name) + _literal(value)
+
+
+@lru_cache(maxsize=512)
+def _head(name: str) -> bytes:
     index = _STATIC_NAME.get(name, 0)
     if index >= 15:
-        head = bytes((NEVER_INDEXED | 15, index - 15))
-    else:
-        head = bytes((NEVER_INDEXED | index,)) + (b"" if index else _literal(name))
-    return head + _literal(value)
+        return bytes((NEVER_INDEXED | 15, index - 15))
+    return bytes((NEVER_INDEXED | index,)) + (b"" if index else _literal(name))
 
 
 def _literal(text: str) -> bytes:

@@ -6,15 +6,14 @@ allowed; with one, some ALLOW must match.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from mesh.model.policy import Authorization, PolicySet
 from mesh.model.workload import PolicyKey
 from mesh.policy.match import ConnectionFacts, clause_that_fails, rule_that_matches
 
 
-@dataclass(frozen=True, slots=True)
-class Permit:
+class Permit(Struct, frozen=True):
     """The evidence that policy allows a connection: what dials an app asks for one."""
 
     facts: ConnectionFacts
@@ -23,8 +22,7 @@ class Permit:
     dry_run: tuple[str, ...] = ()  # what policies on trial would have done
 
 
-@dataclass(frozen=True, slots=True)
-class Denial:
+class Denial(Struct, frozen=True):
     """Why a connection is not allowed, naming the policy and what in it decided."""
 
     reason: str

@@ -7,7 +7,8 @@ Istio's: 400 for what is no valid request to this pod, 401 for a denial by polic
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mesh.hbone.connect_headers import FORWARDED, FORWARDED_NETWORK, SOURCE_IDENTITY, parse_forwarded
 from mesh.model.address import SocketAddress, canonical, is_ip, split_authority
@@ -29,8 +30,7 @@ from ztunnel.plan.plan import Answer, Deliver, Flag, InboundPlan
 from ztunnel.plan.proxy_protocol import build_header
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(Struct, frozen=True):
     """A request on a tunnel whose peer has proved to be `peer`."""
 
     method: str
@@ -41,8 +41,7 @@ class Connect:
     peer: SpiffeId
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
+class _Target(Struct, frozen=True):
     """The port of this pod that an authority means, and the address that the peer meant."""
 
     port: int
@@ -174,8 +173,7 @@ def _deliver(mesh: MeshState, own: Workload, request: Connect, target: _Target) 
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Client:
+class _Client(Struct, frozen=True):
     """Who connects: the tunnel's peer, or the one that the pod's waypoint speaks for."""
 
     address: SocketAddress  # port 0 when nobody says it

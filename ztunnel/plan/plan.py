@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from mesh.model.address import SocketAddress
 from mesh.model.identity import SpiffeId
@@ -28,8 +29,7 @@ class Flag(StrEnum):
 # --- outbound
 
 
-@dataclass(frozen=True, slots=True)
-class PassThrough:
+class PassThrough(Struct, frozen=True):
     """Plain TCP to `destination`: it is not in the mesh, or has no tunnel."""
 
     destination: SocketAddress
@@ -38,8 +38,7 @@ class PassThrough:
     workload: WorkloadUid | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Tunnel:
+class Tunnel(Struct, frozen=True):
     """An HBONE tunnel to `dial`, in it CONNECT `authority`; the peer must prove one of `identities`."""
 
     authority: str
@@ -50,8 +49,7 @@ class Tunnel:
     via_waypoint: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refuse:
+class Refuse(Struct, frozen=True):
     """Nothing is dialled."""
 
     reason: str
@@ -63,8 +61,7 @@ OutboundPlan = PassThrough | Tunnel | Refuse
 # --- inbound
 
 
-@dataclass(frozen=True, slots=True)
-class Deliver:
+class Deliver(Struct, frozen=True):
     """Dial the app at `address`, showing it `client`. There is no Deliver without a Permit."""
 
     address: SocketAddress
@@ -75,8 +72,7 @@ class Deliver:
     preamble: bytes = b""  # to be written to the app before any payload (PROXY protocol)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """Nothing is dialled. For a CONNECT the response is `status`; a plain connection is closed."""
 
     status: int
