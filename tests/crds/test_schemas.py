@@ -15,7 +15,7 @@ from controller.store.kubernetes.api import ApiServer
 from controller.store.manifest import ManifestError, check_object
 from tests.store import apiserver
 
-CRDS = Path(__file__).parents[2] / "deploy" / "crds"
+CRDS = Path(__file__).parents[2] / "deploy" / "helm" / "ambit" / "crds"
 Object = dict[str, Any]
 
 

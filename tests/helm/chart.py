@@ -27,9 +27,10 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def template(*values: str) -> subprocess.CompletedProcess[str]:
-    """A helm that is compiled from its module does not know which Kubernetes it speaks of: it is told."""
+    """With the CRDs, as an installation has them; of one Kubernetes, whichever this helm would expect by itself."""
     settings = [word for value in values for word in ("--set", value)]
-    return run("template", "ambit", str(CHART), "--namespace", NAMESPACE, "--kube-version", "1.34.0", *settings)
+    options = ("--namespace", NAMESPACE, "--kube-version", "1.34.0", "--include-crds")
+    return run("template", "ambit", str(CHART), *options, *settings)
 
 
 def text(*values: str) -> str:
