@@ -152,3 +152,17 @@ def test_optional_objects_are_only_there_when_asked_for() -> None:
     kinds = {each["kind"] for each in chart.render()}
     assert not kinds & {"NetworkPolicy", "PodDisruptionBudget"}
     assert "NetworkPolicy" in {each["kind"] for each in chart.render("networkPolicy=true")}
+
+
+def test_uninstallation_removes_files_of_ambit_only() -> None:
+    """Whoever says node.paths.state=/var/lib must find his node as it was."""
+    pods = uninstall_pods("node.paths.state=/var/lib", "node.paths.run=/run")
+    files = containers(pods["remove.yaml"]["spec"])["files"]
+    assert [*files["command"], *files["args"]] == [
+        "rm",
+        "-rf",
+        "/run/cni.sock",
+        "/run/ztunnel.sock",
+        "/var/lib/node",
+        "/var/lib/ztunnel",
+    ]

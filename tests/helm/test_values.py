@@ -36,6 +36,18 @@ REFUSED = {
     "a request of no quantity": ("node.resources.agent.requests.memory=lots", "memory"),
     "no image": ("images.controller.repository=", "repository"),
     "a time of zero": ("uninstall.timeoutSeconds=0", "timeoutSeconds"),
+    "a level that is none": ("node.logLevel=verbose", "logLevel"),
+    "a level of the controller that is none": ("controller.logLevel=info\\,store=loud", "logLevel"),
+    "a number for a text": ("mesh.clusterId=1", "clusterId"),
+    "a cluster whose name ends the line": ("mesh.clusterId=a b: c", "clusterId"),
+    "a network that no label could say": ("mesh.network=a/b", "network"),
+    "a domain with an empty part": ("mesh.trustDomain=a..b", "trustDomain"),
+    "a class that cannot be": ("node.priorityClassName=High_One", "priorityClassName"),
+    "an address of five parts": ("controller.listen=1.2.3.4.5:15012", "listen"),
+    "a part that is taken away": ("node=null", "node"),
+    "an image that is taken away": ("images.waypoint=null", "waypoint"),
+    "a name that is taken away": ("images.node.repository=null", "repository"),
+    "a path that is taken away": ("node.paths.run=null", "run"),
 }
 ACCEPTED = (
     "node.workers=4",
@@ -47,6 +59,12 @@ ACCEPTED = (
     "node.logLevel=info\\,ztunnel=debug",
     "node.nodeSelector.disk=ssd",
     "global.anything=1",
+    "node.nodeSelector=null",
+    "node.resources.agent=null",
+    "node.priorityClassName=",
+    "mesh.network=",
+    "mesh.trustDomain=td_1.example.org",
+    "controller.logLevel=off\\,store.kubernetes=trace",
 )
 
 
