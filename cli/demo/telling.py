@@ -7,7 +7,23 @@ from collections.abc import Callable
 
 from cli.demo.ledger import Ledger
 from cli.demo.shell import Shell
-from cli.errors import CommandFailed
+from cli.errors import OK, WRONG, CommandFailed, warn
+
+INTERRUPTED = 130  # as shells have it
+
+
+def prepared(prepare: Callable[[Shell], None]) -> int:
+    """What has to be there before the story can begin, and stays afterwards. The exit status."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        prepare(Shell())
+    except CommandFailed as problem:
+        warn(str(problem))
+        return WRONG
+    except KeyboardInterrupt:
+        warn("interrupted before the demo has begun; the next one goes on from what is cached")
+        return INTERRUPTED
+    return OK
 
 
 def told(tell: Callable[[Shell, Ledger], None], clear: Callable[[Shell], None]) -> int:

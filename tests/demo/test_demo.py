@@ -51,6 +51,22 @@ def test_an_interrupted_one_says_so_and_leaves_nothing() -> None:
     until(lambda: not descendants(mark), "all that it started has ended")
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("kubernetes")
+def test_one_that_is_interrupted_while_it_compiles_ends_in_a_sentence(tmp_path: Path, number: int) -> None:
+    """Nothing is cached there: as on a machine that has never seen it."""
+    environment = os.environ | {"AMBIT_CLUSTER_DIR": str(tmp_path)}
+    options = {"cwd": ROOT, "env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    with subprocess.Popen(DEMO, **options) as demo:  # type: ignore[call-overload]
+        assert any("compiling" in line for line in demo.stdout)
+        demo.send_signal(number)
+        rest = demo.stdout.read()
+    assert demo.returncode == 130
+    assert "interrupted" in rest
+    assert "Traceback" not in rest
+    until(lambda: not descendants(str(tmp_path)), "the compiler has ended")
+
+
 def descendants(mark: str) -> list[int]:
     """Processes that have the mark in the environment with which they were started."""
     found = []
