@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from cli.home import NoAnswer
-from cli.install.verdict import ENFORCE, GATEWAY_API, PRIVILEGED, Facts
+from kubernetes.client import CoreV1Api
+from kubernetes.client.exceptions import ApiException
+from urllib3.exceptions import HTTPError
+
+from cli.home import TIMEOUT, NoAnswer
+from cli.install.verdict import ENFORCE, GATEWAY_API, PRIVILEGED, Facts, is_ready
 from cli.kubernetes.access import Access, open_access
 from cli.kubernetes.parts import CONTROLLER, NODE_DAEMON, node_pods
 from cli.kubernetes.pods import output
@@ -24,6 +31,9 @@ ASK_FEATURES = (
     "-c",
     "import json; from ebpf import features; print(json.dumps([[f.name, f.remedy] for f in features.missing()]))",
 )
+
+CGROUP_VERSION = re.compile(r"^kubelet_cgroup_version (\d+)", re.MULTILINE)  # of a kubelet's metrics
+MOST_KUBELETS, KUBELETS_AT_ONCE = 50, 8  # that are asked
 
 
 @dataclass(frozen=True)
@@ -42,15 +52,17 @@ class Cluster:
 
     def facts(self) -> Facts:
         """Raises StoreError."""
+        nodes, features = self._items("/api/v1/nodes"), self._features()
         return Facts(
             version=self.server.get("/version")["gitVersion"],
-            nodes=self._items("/api/v1/nodes"),
+            nodes=nodes,
             workloads=[*self._items("/apis/apps/v1/daemonsets"), *self._items("/apis/apps/v1/deployments")],
             resources=self._gateway_resources(),
             labels=self._labels(),
             namespace=self.namespace,
             may_install=self._may_install(),
-            features=self._features(),
+            features=features,
+            cgroups=self._cgroups(each for each in nodes if each["metadata"]["name"] not in features),
         )
 
     def daemon_set(self) -> Object | None:
@@ -113,6 +125,24 @@ class Cluster:
         }
         answer = self.server.create("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", review)
         return bool(answer["status"].get("allowed"))
+
+    def _cgroups(self, nodes: Iterable[Object]) -> Mapping[str, int]:
+        """Of nodes that are ready, and only of some: a kubelet's metrics are a megabyte."""
+        ready = (each["metadata"]["name"] for each in nodes if is_ready(each))
+        with ThreadPoolExecutor(KUBELETS_AT_ONCE) as threads:
+            answers = threads.map(self._cgroup_version, found := list(islice(ready, MOST_KUBELETS)))
+            return {node: version for node, version in zip(found, answers, strict=True) if version is not None}
+
+    def _cgroup_version(self, node: str) -> int | None:
+        """None: the kubelet does not answer, may not be asked, or is older than the metric (Kubernetes 1.31)."""
+        with self.access.client() as api:
+            try:
+                options = {"_request_timeout": (TIMEOUT, TIMEOUT)}
+                text = CoreV1Api(api).connect_get_node_proxy_with_path(node, "metrics", **options)
+            except (ApiException, HTTPError, OSError, ValueError):
+                return None
+        found = CGROUP_VERSION.search(text)
+        return int(found[1]) if found else None
 
     def _features(self) -> Mapping[str, Sequence[tuple[str, str]]]:
         """Of nodes where an agent runs; one that does not answer is judged by its versions."""

@@ -16,6 +16,8 @@ RUNTIMES = ("containerd", "cri-o")  # whose cgroups and CNI the node agent knows
 GATEWAY_API = "gateway.networking.k8s.io"
 ENFORCE = "pod-security.kubernetes.io/enforce"
 PRIVILEGED = "privileged"
+CGROUP2 = "cgroup v2"  # a feature (ebpf.features)
+MOST_NAMES = 5  # of nodes in one line
 
 
 class Status(StrEnum):
@@ -87,6 +89,8 @@ class Facts:
     may_install: bool = True
     features: Mapping[str, Sequence[tuple[str, str]]] = field(default_factory=dict)
     """By node, each feature that a node lacks, with its remedy; only of nodes that could be asked."""
+    cgroups: Mapping[str, int] = field(default_factory=dict)
+    """By node, the version of cgroups that its kubelet works with; only of nodes whose kubelet has said so."""
 
 
 def judge(facts: Facts) -> list[Check]:
@@ -95,6 +99,7 @@ def judge(facts: Facts) -> list[Check]:
         kubernetes(facts.version),
         rights(facts.may_install),
         *nodes(facts),
+        cgroups(facts),
         pod_security(facts),
         *other_meshes(facts),
         gateway_api(facts.resources),
@@ -145,6 +150,28 @@ def node_problems(node: Object, features: Mapping[str, Sequence[tuple[str, str]]
     if runtime.partition(":")[0] not in RUNTIMES:
         remedy = "use containerd or CRI-O: the node agent finds pods by the cgroups that those make"
         yield Check(f"node {name}", Status.WARNING, f"container runtime {runtime or 'unknown'}", remedy)
+
+
+def cgroups(facts: Facts) -> Check:
+    """Programs attach to cgroup v2. A kubelet that works with v1 does not tell whether v2 is mounted beside it."""
+    asked = {node: 1 if CGROUP2 in dict(missing) else 2 for node, missing in facts.features.items()}
+    name, told = "cgroups", {**facts.cgroups, **asked}
+    old = sorted(node for node, version in told.items() if version < 2)
+    if not told:
+        remedy = "run ambit check --local on a node, or as somebody who may read metrics of kubelets (nodes/proxy)"
+        return Check(name, Status.WARNING, "no kubelet tells which version it works with", remedy)
+    if old:
+        remedy = (
+            "Ambit needs cgroup v2, which may be beside it: see that /sys/fs/cgroup/unified is there, or boot these "
+            "nodes with systemd.unified_cgroup_hierarchy=1"
+        )
+        return Check(name, Status.WARNING, f"v1 on {_some(old)}", remedy)
+    return Check(name, Status.OK, f"v2 on {len(told)} nodes")
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:MOST_NAMES])
+    return shown if len(names) <= MOST_NAMES else f"{shown} and {len(names) - MOST_NAMES} more"
 
 
 def is_ready(node: Object) -> bool:

@@ -25,7 +25,8 @@ GATEWAY = frozenset({"gateways", "httproutes", "gatewayclasses"})
 
 
 def facts(**changed: Any) -> Facts:
-    return Facts(**{"version": "v1.34.4", "nodes": [node()], "resources": GATEWAY, **changed})
+    good = {"version": "v1.34.4", "nodes": [node()], "resources": GATEWAY, "cgroups": {"node1": 2}}
+    return Facts(**{**good, **changed})
 
 
 def problems(found: list[Check]) -> list[Check]:
@@ -46,6 +47,8 @@ def test_a_cluster_that_has_everything_has_no_problem() -> None:
         ({"nodes": [node(kernel="5.10.0-30-amd64")]}, "node node1", Status.FAILED, "6.1"),
         ({"nodes": [node(kernel="5.15.0-100-generic")]}, "node node1", Status.WARNING, "6.1"),
         ({"nodes": [node(runtime="docker://24.0")]}, "node node1", Status.WARNING, "containerd"),
+        ({"cgroups": {}}, "cgroups", Status.WARNING, "ambit check --local"),
+        ({"cgroups": {"node1": 1, "node2": 2}}, "cgroups", Status.WARNING, "unified"),
         ({"nodes": [node(ready="False")]}, "node node1", Status.WARNING, "describe node node1"),
         (
             {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}},
@@ -71,6 +74,13 @@ def test_what_the_agents_asked_counts_more_than_a_version() -> None:
     assert problems(judge(facts(nodes=[old], features={"node1": []}))) == []
     (found,) = problems(judge(facts(features={"node1": [("bpffs", "mount one")]})))
     assert (found.status, found.found, found.remedy) == (Status.FAILED, "no bpffs", "mount one")
+
+
+def test_a_kernel_that_was_asked_knows_its_cgroups_better_than_the_kubelet() -> None:
+    beside = facts(cgroups={"node1": 1}, features={"node1": []})
+    assert problems(judge(beside)) == []
+    without = facts(features={"node1": [("cgroup v2", "mount it")]})
+    assert {each.name for each in problems(judge(without))} == {"node node1", "cgroups"}
 
 
 def test_only_nodes_with_a_problem_are_named() -> None:

@@ -13,13 +13,14 @@ from cli.demo.kubernetes.cluster import NODES, Cluster
 from cli.demo.kubernetes.traces import traces
 from cli.demo.ledger import Ledger
 from cli.demo.shell import Shell
-from cli.demo.story import LABELLED, Place, Story, Talker, fresh_secret, indented
+from cli.demo.story import CATALOG, LABELLED, Place, Story, Talker, fresh_secret, indented
 from cli.errors import CommandFailed
 from mesh.model.enrolment import DATAPLANE_MODE, REDIRECTION, REDIRECTION_ENABLED
 
 IMAGES = ("node", "controller", "waypoint", "echo")
 ARCHIVES = "build/images"
 SYSTEM = "ambit-system"
+CALLERS = (("deploy/web", "shop"), ("visitor", "outside"))
 CLUSTER_IP = "jsonpath={.spec.clusterIP}"
 PATIENCE = 180.0  # seconds for what happens by itself; it takes two
 # A client that asks on a new connection each time, and says whenever the outcome is another than before.
@@ -86,6 +87,8 @@ class KubernetesStory(Story):
         self.run("apply", "-f", "examples/shop")
         self.run("wait", "-n", "shop", "--for=condition=Available", "deployment", "--all", "--timeout=300s")
         self.run("wait", "-n", "outside", "--for=condition=Ready", "pod/visitor", "--timeout=300s")
+        # Pods are ready before every node's kube-proxy knows of them: without a mesh that is nobody's fault.
+        self.wait_until("the nodes know the Service catalog", lambda: all(self.answers(*each) for each in CALLERS))
         self.prove_both_nodes()
 
     def install(self) -> None:
@@ -162,6 +165,14 @@ class KubernetesStory(Story):
             if time.monotonic() > deadline:
                 raise CommandFailed(f"not so after {PATIENCE:.0f} s: {what}")
             time.sleep(0.1)
+
+    def answers(self, source: str, namespace: str) -> bool:
+        """Whether catalog does, when this pod asks."""
+        try:
+            self.shell.unseen("kubectl", "exec", source, "-n", namespace, "--", "curl", "-sS", "-m", "10", CATALOG)
+        except CommandFailed:
+            return False
+        return True
 
     def ztunnel_of(self, node: str) -> str:
         """The id of its container."""
