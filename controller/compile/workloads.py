@@ -66,7 +66,6 @@ def of_pod(
         return None
     metadata, labels = pod.metadata, pod.metadata.labels
     native = labels.get(TUNNEL_LABEL) == "http"
-    tunnelled = native or metadata.annotations.get(REDIRECTION) == REDIRECTION_ENABLED
     name = workload_name(pod)
     return Workload(
         uid=pod_uid(options.cluster_id, metadata.namespace, metadata.name),
@@ -75,7 +74,7 @@ def of_pod(
         addresses=kept,
         service_account=pod.spec.service_account_name,
         trust_domain=options.trust_domain,
-        tunnel_protocol=TunnelProtocol.HBONE if tunnelled else TunnelProtocol.NONE,
+        tunnel_protocol=TunnelProtocol.HBONE if native or _is_captured(pod) else TunnelProtocol.NONE,
         native_tunnel=native,
         node=pod.spec.node_name,
         workload_name=name,
@@ -88,6 +87,11 @@ def of_pod(
         locality=place,
         services=services,
     )
+
+
+def _is_captured(pod: Pod) -> bool:
+    """As its node's agent says; of a pod on the host's network only somebody else can have said so."""
+    return pod.metadata.annotations.get(REDIRECTION) == REDIRECTION_ENABLED and not pod.spec.host_network
 
 
 def is_ready(pod: Pod) -> bool:

@@ -45,6 +45,7 @@ def test_the_cluster_and_the_trust_domain_are_those_of_the_mesh() -> None:
         ({"annotations": {"ambient.istio.io/redirection": "pending"}}, TunnelProtocol.NONE, False),
         ({"labels": {"istio.io/dataplane-mode": "ambient"}}, TunnelProtocol.NONE, False),  # wanted is not yet true
         ({"annotations": ENROLLED}, TunnelProtocol.HBONE, False),
+        ({"annotations": ENROLLED, "host_network": True}, TunnelProtocol.NONE, False),  # somebody else's word
         ({"labels": {"networking.istio.io/tunnel": "http"}}, TunnelProtocol.HBONE, True),
     ],
 )
