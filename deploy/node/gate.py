@@ -13,11 +13,13 @@ from deploy.node import pods
 from deploy.node.admission import Refused, Request
 from deploy.node.agent import NodeAgent
 from deploy.node.networks import PodNetworks
+from mesh.model.enrolment import DATAPLANE_MODE
 
 log = logging.getLogger("gate")
 
 KNOWN_WITHIN = 5.0  # seconds for the watch to bring a pod that the kubelet has been told of already
 GLANCE = 0.02  # seconds between two looks for it
+ASKED_WITHIN = 2.0  # seconds for the API server to say what a namespace's label is
 
 
 class Gate:
@@ -43,7 +45,7 @@ class Gate:
         """Returns when the pod may start. Raises Refused."""
         if request.namespace in self._excluded:
             return
-        reason = "its earlier sandbox is still leaving the mesh"
+        reason = "the label of its namespace has not been heard of yet"
 
         def told(text: str) -> None:
             nonlocal reason
@@ -54,6 +56,9 @@ class Gate:
                 pod = await self._object(request)
                 if pod is None:
                     return
+                if not self._wanted(pod):
+                    await self._hear(request.namespace)
+                told("its earlier sandbox is still leaving the mesh")
                 await self._join(pods.uid(pod), request, told)
         except TimeoutError as error:
             name = f"{request.namespace}/{request.name}"
@@ -112,6 +117,30 @@ class Gate:
         if decision is None or decision.wanted:
             raise Refused(f"pod {name} has not been seen by the watch of this node's pods yet")
 
+    def _wanted(self, pod: Object) -> bool:
+        decision = self._agent.decision(pod)
+        return decision is not None and decision.wanted
+
+    async def _hear(self, namespace: str) -> None:
+        """Returns when the mirror has the namespace's label as the API server has it: who sets it and makes a pod then
+        means that pod, and watches of different kinds may lag differently. When the API server does not answer, what is
+        known counts, as for the plugin without an agent."""
+        try:
+            while True:
+                said = await self._label_of(namespace)
+                if said == _label(self._mirror.get("Namespace", "", namespace)):
+                    return
+                await asyncio.sleep(GLANCE)
+        except NotFound:
+            return  # it is on its way out, and its pods with it
+        except (StoreError, TimeoutError) as error:
+            why = str(error) or "it takes too long"
+            log.warning("namespace %s: its label is taken as it was known before: %s", namespace, why)
+
+    async def _label_of(self, namespace: str) -> str | None:
+        async with asyncio.timeout(ASKED_WITHIN):
+            return _label(await self._store.get(kinds.NAMESPACE, namespace))
+
     def _is(self, pod: Object, request: Request) -> bool:
         return not request.uid or request.uid in (pods.uid(pod), pods.sandbox_uid(pod, self._node))
 
@@ -119,3 +148,7 @@ class Gate:
         """The uid of the pod's object, by that which the plugin knows."""
         found = (mirror for mirror, static in self._networks.static.items() if static == sandbox_uid)
         return next(found, sandbox_uid)
+
+
+def _label(namespace: Object | None) -> str | None:
+    return (namespace["metadata"].get("labels") or {}).get(DATAPLANE_MODE) if namespace else None
