@@ -28,6 +28,8 @@ from mesh.model.enrolment import AMBIENT, DATAPLANE_MODE
 LOOK_EVERY = 0.5  # seconds
 LAST_WORDS = 3  # lines of a pod's log that are told when it fails
 ENDED = ("Succeeded", "Failed")  # phases of a pod
+CLASSES = {"ambit-waypoint", "istio-waypoint"}  # of Gateways: the controller makes those that are not there
+CLASS_OF = "ambit.io/waypoint-controller"
 OWN_CA = "root-key.pem"  # in a Secret that the controller has made; a given CA has other files
 Object = Mapping[str, Any]
 
@@ -169,6 +171,18 @@ def remove_written(cluster: Cluster) -> None:
             cluster.delete(secret)
     except NotFound:
         pass
+    remove_classes(cluster)
+
+
+def remove_classes(cluster: Cluster) -> None:
+    """Gateways, and waypoints with them, are their owners' and stay."""
+    for name in sorted(CLASSES):
+        path = f"/apis/gateway.networking.k8s.io/v1/gatewayclasses/{name}"
+        try:
+            if cluster.server.get(path)["spec"].get("controllerName") == CLASS_OF:
+                cluster.delete(path)
+        except NotFound:
+            pass  # or the cluster has no Gateway API
 
 
 def run(cluster: Cluster, selector: Mapping[str, str], pods: Path, labels: bool) -> None:

@@ -32,6 +32,8 @@ ASK_FEATURES = (
     "import json; from ebpf import features; print(json.dumps([[f.name, f.remedy] for f in features.missing()]))",
 )
 
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+HOOK = "ambit-uninstall"  # all that the chart's hook consists of has this name
 CGROUP_VERSION = re.compile(r"^kubelet_cgroup_version (\d+)", re.MULTILINE)  # of a kubelet's metrics
 MOST_KUBELETS, KUBELETS_AT_ONCE = 50, 8  # that are asked
 
@@ -82,6 +84,17 @@ class Cluster:
         except AlreadyExists:
             pass
 
+    def drop_hook(self) -> None:
+        """What an uninstallation that failed has left, rights to make pods among them. Raises StoreError."""
+        for group, where, kinds in (
+            ("/apis/batch/v1", self.namespace, ("jobs",)),
+            ("/api/v1", self.namespace, ("serviceaccounts",)),
+            (RBAC, self.namespace, ("rolebindings", "roles")),
+            (RBAC, "", ("clusterrolebindings", "clusterroles")),
+        ):
+            for kind in kinds:
+                self._drop(f"{group}/{f'namespaces/{where}/' if where else ''}{kind}/{HOOK}")
+
     def last_words(self, app: str) -> str:
         """Of the pod with this label that ended last and failed; "" when there is none."""
         pods = [pod for pod in self.pods() if pod["metadata"].get("labels", {}).get("app") == app]
@@ -107,6 +120,12 @@ class Cluster:
             return self.server.get(path)
         except NotFound:
             return None
+
+    def _drop(self, path: str) -> None:
+        try:
+            self.server.delete(path)
+        except NotFound:
+            pass
 
     def _gateway_resources(self) -> frozenset[str]:
         found = self._maybe(f"/apis/{GATEWAY_API}/v1") or {}

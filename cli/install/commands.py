@@ -13,8 +13,11 @@ from cli.install import helm as helms
 from cli.install.cluster import Cluster
 from cli.install.helm import RELEASE, Helm
 from cli.install.progress import doing, wait
+from cli.install.readiness import reasons
 from cli.install.verdict import Check, Status, judge
 from cli.output import Format, document, stderr, table
+
+HOOK_APP = "ambit-uninstall-hook"  # label of the pod that takes the nodes out of the mesh
 
 Context = Annotated[str, typer.Option(help="The kubeconfig's context to use.")]
 Kubeconfig = Annotated[Path | None, typer.Option(help="The kubeconfig to use.")]
@@ -79,18 +82,31 @@ def uninstall(
     kubeconfig: Kubeconfig = None,
     helm: HelmOption = None,
     timeout: Timeout = 300.0,
+    no_hooks: Annotated[bool, typer.Option("--no-hooks", help="Leave the nodes as they are: they have gone.")] = False,
 ) -> None:
     """Takes the whole cluster out of the mesh, and removes Ambit. No pod is restarted."""
     runner = Helm.find(helm, kubeconfig, context, namespace)
     cluster = Cluster.open(kubeconfig, context, namespace)
     require_installed(runner, namespace)
-    with doing("every node lets its pods go"):
+    hooks = ["--no-hooks"] if no_hooks else []
+    with doing("helm removes the release" if no_hooks else "every node lets its pods go"):
         try:
-            runner.run("uninstall", RELEASE, "--wait", "--timeout", f"{timeout:.0f}s")
+            runner.run("uninstall", RELEASE, "--wait", "--timeout", f"{timeout:.0f}s", *hooks)
         except CommandFailed as problem:
-            words = cluster.last_words("ambit-uninstall-hook")
-            fail(f"{words or problem}; Ambit is still installed")
-    stderr.print("Ambit is removed: the pods talk in plain text again, and none was restarted.")
+            fail(f"{cluster.last_words(HOOK_APP) or unstarted(cluster) or problem}; Ambit is still installed")
+    if no_hooks:
+        cluster.drop_hook()
+        stderr.print(
+            "Ambit is removed from the API server; whatever it has left on nodes is still there.", soft_wrap=True
+        )
+    else:
+        stderr.print("Ambit is removed: the pods talk in plain text again, and none was restarted.")
+
+
+def unstarted(cluster: Cluster) -> str:
+    """Why what cleans up does not run; "" when it does."""
+    why = reasons(pod for pod in cluster.pods() if pod["metadata"].get("labels", {}).get("app") == HOOK_APP)
+    return f"{'; '.join(why)} (where Ambit has never run, there is nothing to clean up: --no-hooks)" if why else ""
 
 
 def check(

@@ -32,8 +32,8 @@ def told() -> Iterator[Right]:
         account, where, resources, only, verbs, reason = cells
         assert reason, line
         for resource in resources.split(", "):
-            for verb in verbs.split(", "):
-                yield account, where, resource, only, verb
+            for name in only.split(", "):
+                yield from ((account, where, resource, name, verb) for verb in verbs.split(", "))
 
 
 def test_the_table_is_what_the_chart_gives() -> None:
@@ -64,4 +64,4 @@ def test_the_uninstallers_rights_exist_only_while_it_runs() -> None:
 
 def test_without_labels_to_remove_namespaces_are_not_to_be_written() -> None:
     role = chart.one(chart.render("uninstall.removeLabels=false"), "ClusterRole", "ambit-uninstall")
-    assert [rule["resources"] for rule in role["rules"]] == [["nodes"]]
+    assert [rule["resources"] for rule in role["rules"]] == [["nodes"], ["gatewayclasses"]]
