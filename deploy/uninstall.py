@@ -11,7 +11,7 @@ import argparse
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -150,15 +150,20 @@ def last_words(cluster: Cluster, name: str) -> str:
     return str(pod["status"].get("message") or pod["status"].get("reason") or "no reason given")
 
 
-def end(cluster: Cluster, kind: str, name: str) -> None:
-    """Deletes a DaemonSet or Deployment and waits for its pods to go."""
+def end(cluster: Cluster, kind: str, name: str, away: Collection[str]) -> None:
+    """Deletes a DaemonSet or Deployment and waits for its pods to go; those of nodes that are away stay until then."""
     cluster.delete(f"{cluster.inside(kind, '/apis/apps/v1')}/{name}")
 
     def left() -> list[str]:
-        return [pod["metadata"]["name"] for pod in cluster.selected(cluster.inside("pods"), {"app": name})]
+        return living(cluster.selected(cluster.inside("pods"), {"app": name}), away)
 
     cluster.until(lambda: not left(), lambda: f"pods of {name} do not end: {', '.join(left())}")
     say(f"{name} has ended")
+
+
+def living(pods: Iterable[Object], away: Collection[str]) -> list[str]:
+    """The names of pods that a kubelet will end. Pure."""
+    return [pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName") not in away]
 
 
 def remove_written(cluster: Cluster) -> None:
@@ -191,9 +196,9 @@ def run(cluster: Cluster, selector: Mapping[str, str], pods: Path, labels: bool)
         remove_labels(cluster)
     present, away = nodes(cluster, selector)
     on_every_node(cluster, present, "withdraw", pods / "withdraw.yaml")
-    end(cluster, "daemonsets", "ambit-node")
+    end(cluster, "daemonsets", "ambit-node", away)
     on_every_node(cluster, present, "remove", pods / "remove.yaml")
-    end(cluster, "deployments", "ambit-controller")
+    end(cluster, "deployments", "ambit-controller", away)
     remove_written(cluster)
     if away:
         raise Unfinished(

@@ -123,7 +123,7 @@ class Cluster:
 
     def _drop(self, path: str) -> None:
         try:
-            self.server.delete(path)
+            self.server.delete(f"{path}?propagationPolicy=Background")  # else a job's pods outlive it
         except NotFound:
             pass
 

@@ -166,3 +166,12 @@ def test_uninstallation_removes_files_of_ambit_only() -> None:
         "/var/lib/node",
         "/var/lib/ztunnel",
     ]
+
+
+def test_the_uninstaller_goes_to_no_node_that_is_away() -> None:
+    """It runs where the controller may, and on any control plane. Whoever tolerates everything may be put on a node
+    that never starts it."""
+    job = chart.one(chart.render("controller.tolerations[0].key=mesh"), "Job", "ambit-uninstall")
+    tolerated = {each.get("key") for each in job["spec"]["template"]["spec"]["tolerations"]}
+    assert {"mesh", "node-role.kubernetes.io/control-plane"} <= tolerated
+    assert not tolerated & {None, "node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
