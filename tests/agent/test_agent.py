@@ -55,6 +55,7 @@ def test_a_pod_is_served_when_its_enrolment_is_acknowledged(node: Node, web: Tes
     assert hello.version == 1
     eventually(lambda: "mesh" not in node.readiness()[1], "the mesh")
     assert node.readiness()[0] == 500
+    assert node.get(ports.READINESS, "/healthz/live")[0] == 200  # it waits, it does not hang
     assert node.agent.add(web) == ""
     assert web.listeners() >= LISTENERS
     assert node.certificates()[WEB]["state"] == "Available"

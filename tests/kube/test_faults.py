@@ -139,6 +139,23 @@ def test_nothing_fails_while_node_agents_are_replaced(mesh: KubeMesh, place: str
     assert (said["bad"], bool(said["good"])) == ({}, True)
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("words", ["ztunnel.agent", "deploy.node", "--store=kubernetes"])
+def test_what_hangs_is_started_again(mesh: KubeMesh, place: str, words: str) -> None:
+    """Stopped, not ended: nobody notices but who asks it. The last is the controller."""
+    with unreadable(mesh) as mark:
+        stopped = {node: mesh.kill(node, words, signal="STOP") for node in mesh.nodes}
+        assert any(stopped.values())
+        for node, processes in stopped.items():
+            until(
+                lambda node=node, processes=processes: not set(mesh.processes(node, words)) & set(processes),
+                f"{words} of {node} is ended",
+                240,
+            )
+        await_well(mesh, place)
+        assert_new_pods_are_served(mesh, place, mark)
+
+
 @pytest.mark.parametrize("seconds", [SHORT, pytest.param(LONG_CONTROLLER, marks=pytest.mark.long)])
 def test_nothing_fails_while_the_controller_is_away(mesh: KubeMesh, place: str, seconds: int) -> None:
     with unreadable(mesh) as mark:

@@ -13,6 +13,7 @@ from tests.kube.installed import NAMESPACE, KubeMesh, until
 
 MARKER = "first-words"
 REPLICAS = 6
+KILLS = 20  # of each node's agent, one after the other: while it starts again there is none to kill
 TALKED = re.compile(r"^(\S+) (\d) first try: (.*); tries: (\d+)$", re.MULTILINE)
 
 
@@ -64,6 +65,21 @@ def test_new_pods_send_nothing_in_clear(mesh: KubeMesh, servers: Servers, roll_o
     assert "without a certificate" not in mesh.kubectl(
         "logs", "-n", NAMESPACE, "-l", "app=ambit-node", "-c", "ztunnel", "--tail=-1"
     )
+
+
+def test_new_pods_send_nothing_in_clear_while_agents_are_killed(mesh: KubeMesh, servers: Servers) -> None:
+    """The kubelet tries again until an agent holds the pod to its end: late, and never in clear."""
+    made = pods.deployment(servers.namespace, "early", REPLICAS, servers.command)
+    with mesh.sniff(MARKER.encode()) as clear:
+        mesh.apply(pods.manifest(made))
+        killed = [mesh.kill(node, "deploy.node") for _ in range(KILLS) for node in mesh.nodes]
+        mesh.kubectl("rollout", "status", "deployment/early", "-n", servers.namespace, "--timeout=300s")
+        talked = _talked(mesh, servers)
+    assert any(killed)
+    assert len(talked) == REPLICAS * len(servers.addresses)
+    assert {good for _, good, _, _ in talked} == {"1"}
+    assert clear.found == []
+    assert clear.missed == 0
 
 
 def test_the_search_would_find_them(mesh: KubeMesh, servers: Servers) -> None:

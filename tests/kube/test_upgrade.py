@@ -10,8 +10,9 @@ import pytest
 
 from cli.demo.kubernetes.traces import Node, traces
 from tests.cluster import images, nodes
+from tests.cluster.commands import CommandError
 from tests.kube import artifacts, pods
-from tests.kube.installed import GONE_WITHIN, NAMESPACE, RELEASE, KubeMesh, helm, install
+from tests.kube.installed import CHART, GONE_WITHIN, NAMESPACE, RELEASE, KubeMesh, helm, install
 from tests.scenarios.home import Running
 
 MARKER = "upgrade-in-clear"
@@ -85,6 +86,12 @@ def test_an_upgrade_may_refuse_for_a_while_and_never_falls_back_to_plain_text(
     assert in_plain_text["bad"] == {}, in_plain_text["failures"]
     assert containers_of(mesh, meshed) == containers
     assert mesh.ambit("status").returncode == 0
+
+
+@pytest.mark.parametrize("path", ["pins=/sys/fs/bpf/other", "run=/run/other", "cniConf=/etc/cni/other"])
+def test_an_upgrade_does_not_leave_behind_what_is_at_other_paths(mesh: KubeMesh, path: str) -> None:
+    with pytest.raises(CommandError, match="uninstall first"):
+        helm(mesh.cluster, "upgrade", RELEASE, str(CHART), "--reuse-values", "--set", f"node.paths.{path}")
 
 
 def test_an_uninstallation_leaves_pods_that_talk_in_plain_text_and_nothing_else(

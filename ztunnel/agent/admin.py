@@ -177,8 +177,12 @@ def _readiness(readiness: Readiness) -> web.Application:
         reasons = "".join(f"{name}: {reason}\n" for name, reason in readiness.waiting.items())
         return web.Response(status=500, text=f"not ready\n{reasons}")
 
+    async def alive(_: web.Request) -> web.Response:
+        """Whatever it waits for: who does not even answer this hangs, and is to be started again."""
+        return web.Response(text="alive\n")
+
     app = web.Application()
-    app.add_routes([web.get("/healthz/ready", ready)])
+    app.add_routes([web.get("/healthz/ready", ready), web.get("/healthz/live", alive)])
     return app
 
 
