@@ -21,6 +21,10 @@ from cli.home import Home
 from cli.main import ends_at_once
 
 SYSTEM_NAMESPACE = "ambit-system"
+NO_MESH = (
+    "there is no mesh to look at: no local one is running (start one with ambit local up), and there is no kubeconfig "
+    "(name one with --kubeconfig or KUBECONFIG)"
+)
 
 Options = Mapping[str, tuple[Any, Any]]  # by parameter: its annotation, as Typer reads it, and its default
 
@@ -81,7 +85,11 @@ def choose(named: Named) -> Home:
         fail("--local and --context or --kubeconfig name two different meshes: give one")
     if on_kubernetes:
         return _kubernetes(named)
-    if named.local or not _kubernetes_is_configured():
+    if named.local:
+        return _local()
+    if not _kubernetes_is_configured():
+        if os.geteuid() == 0 and not _local_is_there():
+            fail(NO_MESH)
         return _local()
     if _local_is_there():
         warn("showing the local mesh; --context NAME shows one on Kubernetes")

@@ -206,4 +206,6 @@ def test_two_homes_named(on_cluster: Ambit) -> None:
 
 
 def test_neither_home(tmp_path: Path) -> None:
-    assert "ambit local up" in sentence(ambit("status", home=tmp_path))
+    said = sentence(ambit("status", home=tmp_path))
+    assert "ambit local up" in said
+    assert "--kubeconfig" in said
