@@ -46,7 +46,7 @@ def test_nobody_may_do_everything() -> None:
 
 def test_each_role_is_bound_to_the_account_of_its_name_alone() -> None:
     objects = chart.render()
-    for binding in (each for each in objects if each["kind"].endswith("Binding")):
+    for binding in (each for each in objects if each["kind"].endswith("RoleBinding")):
         name = binding["metadata"]["name"]
         assert binding["roleRef"]["name"] == name
         assert [(each["name"], each["namespace"]) for each in binding["subjects"]] == [(name, chart.NAMESPACE)]

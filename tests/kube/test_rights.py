@@ -14,6 +14,7 @@ from controller.store.kubernetes.errors import Refused
 from tests.kube import accounts, pods
 from tests.kube.installed import CHART, NAMESPACE, KubeMesh
 
+STRATEGIC = "application/strategic-merge-patch+json"  # lists by name
 ACCOUNTS = ("ambit-node", "ambit-controller")
 Right = tuple[str, str, str, str]  # group, resource, name or "", verb
 
@@ -138,11 +139,54 @@ def test_everything_else_is_refused(mesh: KubeMesh, elsewhere: str, account: str
 def test_the_node_may_annotate_pods_and_see_no_node(mesh: KubeMesh, elsewhere: str, tmp_path: Path) -> None:
     server = accounts.api(mesh, accounts.token(mesh, "ambit-node"), tmp_path)
     path = f"/api/v1/namespaces/{elsewhere}/pods/victim"
-    patched = server.patch(path, {"metadata": {"annotations": {"ambit.io/test": "seen"}}})
-    assert patched["metadata"]["annotations"]["ambit.io/test"] == "seen"
     assert refused(server, "GET", "/api/v1/nodes")
     assert refused(server, "PATCH", f"{path}/status", {"status": {"phase": "Failed"}})
     assert refused(server, "GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/ambit-ca")
+
+
+PATCHES: dict[str, Any] = {
+    "somebody's annotation": {"metadata": {"annotations": {"ambit.io/test": "seen"}}},
+    "an annotation that is there": {"metadata": {"annotations": {"owner": None}}},
+    "one that is there, otherwise": {"metadata": {"annotations": {"owner": "other"}}},
+    "a label": {"metadata": {"labels": {"istio.io/dataplane-mode": "none"}}},
+    "a label less": {"metadata": {"labels": {"app": None}}},
+    "an image": {"spec": {"containers": [{"name": "main", "image": "intruder"}]}},
+    "a finalizer": {"metadata": {"finalizers": ["ambit.io/stuck"]}},
+    "a time to live": {"spec": {"activeDeadlineSeconds": 1}},
+}
+
+
+@pytest.fixture(scope="module")
+def patched(mesh: KubeMesh, elsewhere: str) -> str:
+    """The path of a pod on the first node, with an annotation of its owner's."""
+    made = pods.idle(elsewhere, "patched", mesh.nodes[0])
+    made["metadata"]["annotations"] = {"owner": "me"}
+    mesh.apply(pods.manifest(made))
+    mesh.kubectl("wait", "pod", "patched", "-n", elsewhere, "--for=condition=Ready", "--timeout=120s")
+    return f"/api/v1/namespaces/{elsewhere}/pods/patched"
+
+
+def node_agent(mesh: KubeMesh, node: str, place: Path) -> ApiServer:
+    """With the token that it has: a pod's, that says the node."""
+    return accounts.api(mesh, accounts.token(mesh, "ambit-node", pod=accounts.node_pod(mesh, node)), place)
+
+
+def test_a_node_agent_annotates_pods_of_its_own_node(mesh: KubeMesh, patched: str, tmp_path: Path) -> None:
+    said: dict[str, str | None]
+    here, there = (node_agent(mesh, node, tmp_path) for node in mesh.nodes)
+    for said in ({"ambit.io/redirection-reason": "a test"}, {"ambit.io/redirection-reason": None}):
+        change = {"metadata": {"annotations": said}}
+        found = here.patch(patched, change)["metadata"]["annotations"]
+        assert found.get("ambit.io/redirection-reason") == said["ambit.io/redirection-reason"]
+        with pytest.raises(Refused, match="of its own node only"):
+            there.patch(patched, change)
+
+
+@pytest.mark.parametrize("change", PATCHES.values(), ids=list(PATCHES))
+def test_a_node_agent_changes_nothing_else_of_pods(mesh: KubeMesh, patched: str, tmp_path: Path, change: Any) -> None:
+    """Though RBAC lets it patch them."""
+    with pytest.raises(Refused, match="ambit-node may change"):
+        node_agent(mesh, mesh.nodes[0], tmp_path).patch(patched, change, STRATEGIC)
 
 
 def test_the_controller_has_its_ca_and_changes_no_pod(mesh: KubeMesh, elsewhere: str, tmp_path: Path) -> None:
