@@ -24,6 +24,7 @@ from controller.settings import Cluster, Settings
 from controller.store.directory import DirectoryStore
 from controller.store.interface import Store, StoreError
 from mesh.model.ports import CONTROLLER
+from mesh.runtime import compiled
 from mesh.runtime.backoff import Backoff
 
 log = logging.getLogger("home")
@@ -35,7 +36,8 @@ MEND_SECONDS = 30.0  # how often the one who writes looks whether the root is st
 # Containers of local mode see this machine's files, so what is mounted needs a place that every machine has; and the
 # program is where we are, perhaps in a home directory that only its owner may enter.
 _ROOT = Path(__file__).resolve().parents[1]
-_LOCALLY = ("/mnt", (("PYTHONPATH", str(_ROOT)), ("PYTHONUNBUFFERED", "1")), _ROOT.stat().st_uid)
+_ENVIRONMENT, _ = compiled.environment({"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"})
+_LOCALLY = ("/mnt", tuple(_ENVIRONMENT.items()), _ROOT.stat().st_uid)
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from deploy.compile import hot_modules
-from ztunnel.compiled import COPY, PACKAGES, ROOT, STAMP, copy_of, environment, fingerprint, usable
+from mesh.runtime.compiled import COPY, PACKAGES, ROOT, STAMP, copy_of, environment, fingerprint, usable
 
 WHERE = "import mesh.hbone.reader, ztunnel.worker.main\nprint(mesh.hbone.reader.__file__)"
 

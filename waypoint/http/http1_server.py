@@ -150,11 +150,14 @@ class Http1Server:
         self._left = max(head.length, 0)
         self._chunks = ChunkReader() if head.length == UNKNOWN_LENGTH else None
         exchange = self._serve(head, self)
-        if self._state == OVER or self._head is not head:
+        if not self._is_under_way(head):
             return  # it is answered already
         self._exchange = exchange
         if not head.length:
             exchange.request_ended(())
+
+    def _is_under_way(self, head: RequestHead) -> bool:
+        return self._state != OVER and self._head is head
 
     def _take_body(self, pieces: list[memoryview]) -> list[memoryview]:
         """Hands on what belongs to the body; returns what does not."""

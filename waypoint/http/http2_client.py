@@ -80,11 +80,11 @@ class Http2Client(Http2End[Http2Request]):
     @property
     def available(self) -> int:
         """How many requests it takes now."""
-        return 0 if self.closed or self._draining else self._connection.available_streams
+        return 0 if self.closed or self._draining else self._messages.available_streams
 
     def open(self, head: RequestHead, user: ResponseUser) -> Http2Request:
         """`available` must not be 0. Raises ValueError for a field that cannot be sent."""
-        number = self._connection.request(head, ended=not head.length)
+        number = self._messages.request(head, ended=not head.length)
         request = self.streams[number] = Http2Request(self, number, user)
         request.out_ended = not head.length
         self.mark()
@@ -109,7 +109,7 @@ class Http2Client(Http2End[Http2Request]):
         found.refused(f"the server reset the stream (code {code})", reached)
 
     def stream_released(self, stream: int) -> None:
-        self._connection.forget(stream)
+        self._messages.forget(stream)
         if self._draining and not self.streams:
             self.mark()
         self._room(self)

@@ -71,12 +71,10 @@ class MessageStream(Stream):
 class Http2End(Multiplex[S]):
     """The user of a channel, and the handler of the connection on it."""
 
-    _connection: MessageConnection
-
     def __init__(self, loop: asyncio.AbstractEventLoop, channel: Channel, role: Role) -> None:
         super().__init__(loop)
         self._channel = channel
-        self._connection = MessageConnection(role, self, LIMITS, _scratch, _growth)
+        self._messages = self._connection = MessageConnection(role, self, LIMITS, _scratch, _growth)
         self._tick: asyncio.TimerHandle | None = None
         self._draining = False
         channel.user = self
@@ -86,18 +84,18 @@ class Http2End(Multiplex[S]):
         """GOAWAY: streams that stand may end."""
         if not self.closed and not self._draining:
             self._draining = True
-            self._connection.go_away()
+            self._messages.go_away()
             self.mark()
 
     def trail(self, stream: int, trailers: tuple[Field, ...]) -> None:
         if self.carries(stream):
-            self._connection.trail(stream, trailers)
+            self._messages.trail(stream, trailers)
             self.ended_out(stream)
 
     # --- the channel
 
     def received(self, pieces: list[memoryview]) -> None:
-        connection = self._connection
+        connection = self._messages
         if self.closed:
             return
         total = 0
@@ -131,7 +129,7 @@ class Http2End(Multiplex[S]):
 
     def _flush(self) -> None:
         self._marked = False
-        connection, channel = self._connection, self._channel
+        connection, channel = self._messages, self._channel
         if self.closed:
             return
         if connection.staged and not channel.congested:
@@ -148,7 +146,7 @@ class Http2End(Multiplex[S]):
     def _new_period(self) -> None:
         self._tick = None
         if not self.closed and not self._channel.congested:
-            self._connection.ping(PING)
+            self._messages.ping(PING)
             self.mark()
         elif not self.closed:
             self._tick = self.loop.call_later(KEEPALIVE, self._new_period)
@@ -157,9 +155,9 @@ class Http2End(Multiplex[S]):
         """The peer broke the rules: GOAWAY, and the end."""
         if self.closed:
             return
-        if self._connection.staged and not self._channel.congested:
-            self._channel.write(self._connection.outgoing())
-            self._connection.sent()
+        if self._messages.staged and not self._channel.congested:
+            self._channel.write(self._messages.outgoing())
+            self._messages.sent()
         self._close(reason)
 
     def _close(self, reason: str) -> None:
@@ -168,7 +166,7 @@ class Http2End(Multiplex[S]):
         self.closed = True
         if self._tick is not None:
             self._tick.cancel()
-        self._connection.release()
+        self._messages.release()
         self._channel.user = _Discard(self._channel)
         self._channel.end()
         self.break_streams(reason or "the connection has been closed")

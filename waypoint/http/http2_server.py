@@ -89,13 +89,13 @@ class Http2Server(Http2End[Http2Responder]):
         self._finished = finished
 
     def say_interim(self, stream: int, status: int, headers: Headers) -> None:
-        self._connection.interim(stream, status, headers)
+        self._messages.interim(stream, status, headers)
         self.mark()
 
     def say_response(self, stream: int, head: ResponseHead, ended: bool) -> None:
         if not self.carries(stream):
             return
-        self._connection.respond_with(stream, head, ended)
+        self._messages.respond_with(stream, head, ended)
         self.mark()
         if ended:
             found = self.streams[stream]

@@ -100,7 +100,7 @@ def compile_headers(change: HeaderChange | None) -> HeaderEdit | None:
     replaced = _first_of_each(change.set)
     removed = frozenset(_checked_name(name) for name in change.remove)
     lines = [*replaced.items(), *_first_of_each(change.add).items()]
-    return HeaderEdit(removed | replaced.keys(), tuple(line for line in lines if line[0] not in removed))
+    return HeaderEdit(removed.union(replaced), tuple(line for line in lines if line[0] not in removed))
 
 
 def _first_of_each(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from enum import IntEnum
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from msgspec import Struct
@@ -73,7 +73,7 @@ class Candidate(Struct, Generic[T], frozen=True):
 
 
 # In order of precedence: what must still be asked of a request (None: nothing), and the outcome.
-Bucket = tuple[tuple[Candidate[T] | None, T], ...]
+Bucket: TypeAlias = "tuple[tuple[Candidate[T] | None, T], ...]"  # in quotes: compiled classes take no subscript
 NOTHING: Mapping[str, str] = {}
 
 

@@ -29,11 +29,11 @@ def server_name(data: bytes) -> str | Unreadable | None:
     over several records."""
     try:
         hello = _client_hello(data)
-        if hello is None and len(data) >= MOST_PEEKED:
-            return Unreadable(f"a ClientHello of more than {MOST_PEEKED} bytes")
-        return hello if hello is None else _name_in(_Reader(hello))
+        if hello is not None:
+            return _name_in(_Reader(hello))
     except _Malformed as error:
         return Unreadable(f"a malformed ClientHello: {error}")
+    return Unreadable(f"a ClientHello of more than {MOST_PEEKED} bytes") if len(data) >= MOST_PEEKED else None
 
 
 def _client_hello(data: bytes) -> bytes | None:

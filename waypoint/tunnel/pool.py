@@ -11,8 +11,9 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from mesh.hbone import CLIENT_LIMITS, Role
+from mesh.hbone import CLIENT_LIMITS, Limits, Role
 from mesh.identity.errors import TlsFailed
 from mesh.identity.peers import check_server
 from mesh.identity.tls import TlsIdentity, TlsSession, client_context
@@ -86,8 +87,8 @@ class Opening:
 class ClientTunnel(Tunnel):
     """A tunnel that we opened."""
 
-    role = Role.CLIENT
-    limits = replace(CLIENT_LIMITS, initial_window=STREAM_WINDOW, stream_window=STREAM_WINDOW)
+    role: ClassVar[Role] = Role.CLIENT
+    limits: ClassVar[Limits] = replace(CLIENT_LIMITS, initial_window=STREAM_WINDOW, stream_window=STREAM_WINDOW)
 
     def __init__(self, shelf: Shelf, session: TlsSession) -> None:
         super().__init__(shelf.loop, session)

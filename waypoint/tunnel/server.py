@@ -6,8 +6,9 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
-from mesh.hbone import SERVER_LIMITS, BadRequest, ConnectRequest, Role
+from mesh.hbone import SERVER_LIMITS, BadRequest, ConnectRequest, Limits, Role
 from mesh.identity.errors import PeerRejected, TlsFailed
 from mesh.identity.peers import check_client
 from mesh.identity.tls import TlsIdentity, TlsSession, server_context
@@ -49,8 +50,8 @@ class Connect:
 class ServerTunnel(Tunnel):
     """A tunnel that a peer opened."""
 
-    role = Role.SERVER
-    limits = replace(SERVER_LIMITS, initial_window=STREAM_WINDOW, stream_window=STREAM_WINDOW)
+    role: ClassVar[Role] = Role.SERVER
+    limits: ClassVar[Limits] = replace(SERVER_LIMITS, initial_window=STREAM_WINDOW, stream_window=STREAM_WINDOW)
 
     def __init__(self, owner: Tunnels, session: TlsSession, trust_domain: str) -> None:
         super().__init__(owner.loop, session)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import cast
+from typing import ClassVar, cast
 
 from mesh.hbone import SERVER_LIMITS, Budget, Connection, ConnectionFailed, Limits, Role
 from mesh.identity.errors import PeerRejected, TlsClosed, TlsFailed
@@ -35,8 +35,8 @@ _growth = Budget(WINDOW_GROWTH)
 class Tunnel(Multiplex[Stream], asyncio.BufferedProtocol, ABC):
     """Both roles; what differs is below `# --- roles`. Also the `Handler` of its HTTP/2 connection."""
 
-    role: Role
-    limits: Limits
+    role: ClassVar[Role]
+    limits: ClassVar[Limits]
 
     def __init__(self, loop: asyncio.AbstractEventLoop, session: TlsSession) -> None:
         super().__init__(loop)

@@ -10,8 +10,8 @@ import subprocess
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from mesh.model.workload import WorkloadUid
+from mesh.runtime import compiled
 from mesh.runtime.backoff import Backoff
-from ztunnel import compiled
 from ztunnel.agent.process import ProcessId, Roster, identify, spawn
 from ztunnel.channel import AgentChannel, ChannelBroken
 from ztunnel.feed import Drain, Misunderstood, Ping, PodAdded, PodFailed, PodRemoved, Ready, ToAgent, ToWorker

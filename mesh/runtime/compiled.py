@@ -1,8 +1,8 @@
-"""Where workers find the byte path compiled: a copy of the packages in which hot modules are C extensions.
+"""Where workers and waypoints find their hot modules compiled: a copy of the packages in which these are C extensions.
 
 mypyc makes them from the same Python files (`python -m deploy.compile`), so there is one source and no other behaviour;
-a round trip then costs a third less CPU. The copy carries the fingerprint of what it was made from: after any change of
-the sources workers run from these again until the copy is made anew.
+a round trip then costs a third less CPU, a request half. The copy carries the fingerprint of what it was made from:
+after any change of the sources these are run again until the copy is made anew.
 """
 
 from __future__ import annotations
@@ -13,18 +13,17 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 STAMP = "fingerprint"
-SWITCH = "AMBIT_COMPILED"  # in the agent's environment: 0 for workers that run from source
-PACKAGES = ("mesh", "ebpf", "ztunnel")
-# These packages' parts that no worker imports: their changes do not count.
-APART = (Path("mesh/wire"), Path("mesh/xds"), Path("ztunnel/agent"))
+SWITCH = "AMBIT_COMPILED"  # in the environment: 0 for what shall run from source
+PACKAGES = ("mesh", "ebpf", "ztunnel", "waypoint")  # those that are there: an image has what it needs
+APART = Path("ztunnel/agent")  # runs from source: its changes do not count
 
 
 def sources(root: Path = ROOT) -> list[Path]:
-    """The Python files that a worker may run, relative to `root`, in order."""
+    """The Python files that may run from the copy, relative to `root`, in order."""
     found = (path.relative_to(root) for package in PACKAGES for path in (root / package).rglob("*.py"))
-    return sorted(path for path in found if not any(path.is_relative_to(part) for part in APART))
+    return sorted(path for path in found if not path.is_relative_to(APART))
 
 
 def fingerprint(root: Path = ROOT) -> str:
@@ -51,7 +50,7 @@ def usable(root: Path = ROOT) -> bool:
 
 
 def environment(inherited: Mapping[str, str], root: Path = ROOT) -> tuple[dict[str, str], str]:
-    """The environment for a worker, and what it runs from, in words."""
+    """The environment for a process that may run from the copy, and what it runs from, in words."""
     if inherited.get(SWITCH) == "0":
         return dict(inherited), f"from source: {SWITCH}=0"
     if not usable(root):
