@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import time
@@ -13,6 +14,7 @@ from mesh.model.routing import AppProtocol
 from tests.waypoint.rig import Rig, app, is_closed, read_all
 from tests.waypoint.test_http1 import ask, mirror, read_head
 from tests.waypoint.test_http2 import Echo, Http2
+from waypoint.channel import Nobody
 from waypoint.http import http1_server
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -61,6 +63,23 @@ def test_a_head_that_never_ends_is_cut(rig: Rig, monkeypatch: pytest.MonkeyPatch
         sock.sendall(b"GET / HTTP/1.1\r\nHost: web\r\nX-Slow: ")
         assert read_head(sock).startswith(b"HTTP/1.1 408 ")
         read_all(sock)
+
+
+def test_empty_lines_without_end_are_read_once() -> None:
+    """Each taken by itself would copy what is left of the buffer: a megabyte would cost a second."""
+    taken: list[int] = []
+
+    class Counting(Nobody):
+        user: object = None
+
+        def acknowledge(self, size: int) -> None:
+            taken.append(size)
+
+    loop = asyncio.new_event_loop()
+    server = http1_server.Http1Server(loop, Counting(), lambda *_: None, print, list)  # type: ignore[arg-type]
+    server.received([memoryview(b"\r\n" * 30_000 + b"\r")])
+    assert taken == [60_000]
+    loop.close()
 
 
 def test_rapid_resets_end_the_connection(rig: Rig) -> None:

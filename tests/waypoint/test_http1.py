@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from mesh.model.http_policy import HttpAction, HttpPolicy, Operation, PolicyRule
 from mesh.model.routing import AppProtocol
 from tests.waypoint.rig import Rig, app, is_closed, read_all, read_exactly, read_until
 
@@ -217,6 +218,54 @@ def test_an_upgrade_makes_the_connection_the_apps_own(rig: Rig) -> None:
             assert read_exactly(sock, 4) == b"\x81\x02HI"
 
 
+def test_an_upgraded_connection_is_cut_when_policy_comes_to_deny_it(rig: Rig) -> None:
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+        while data := sock.recv(100):
+            sock.sendall(data)
+
+    with app("127.9.1.1", serve) as port:
+        rig.simple(target=port)
+        with rig.dial() as denied, rig.dial() as allowed:
+            for sock, path in ((denied, b"/a"), (allowed, b"/b")):
+                sock.sendall(
+                    b"GET %s HTTP/1.1\r\nHost: web\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n" % path
+                )
+                read_head(sock)
+            rig.policy(deny("/a"))
+            assert is_closed(denied)
+            allowed.sendall(b"still")
+            assert read_exactly(allowed, 5) == b"still"
+    (record,) = (each for each in rig.witness.requests if each.target == "/a")
+    assert (record.flags, "no" in record.reason) == ("RBAC", True)
+
+
+def test_requests_under_way_are_cut_when_policy_comes_to_deny_them(rig: Rig) -> None:
+    def serve(sock: socket.socket) -> None:
+        if b"/begun" in read_head(sock):
+            sock.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n")
+        read_all(sock)
+
+    with app("127.9.1.1", serve) as port:
+        rig.simple(target=port)
+        with rig.dial() as begun, rig.dial() as waiting, rig.dial() as allowed:
+            for sock, path in ((begun, b"/begun"), (waiting, b"/waiting"), (allowed, b"/allowed")):
+                sock.sendall(b"GET %s HTTP/1.1\r\nHost: web\r\n\r\n" % path)
+            read_until(begun, b"a\r\n")
+            wait_for(lambda: len(rig.connects) == 3)
+            rig.policy(deny("/begun", "/waiting"))
+            assert is_closed(begun)
+            assert read_head(waiting).startswith(b"HTTP/1.1 403 ")
+            allowed.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                allowed.recv(1)
+
+
+def deny(*paths: str) -> HttpPolicy:
+    return HttpPolicy("shop", "no", HttpAction.DENY, (PolicyRule(operations=(Operation(paths=paths),)),))
+
+
 def test_large_bodies_both_ways(rig: Rig) -> None:
     size = 8 << 20
 
@@ -247,6 +296,17 @@ def test_the_hop_keeps_its_fields_to_itself(rig: Rig) -> None:
             _, body = ask(sock, request)
             assert {"x-private", "keep-alive", "x-forwarded-client-cert"}.isdisjoint(fields(body))
             assert fields(body)["te"] == "trailers"
+
+
+def test_trailers_say_nothing_that_was_to_be_said_before(rig: Rig) -> None:
+    """Some apps take trailers for headers: nobody has judged these."""
+    with app("127.9.1.1", mirror) as port:
+        rig.simple(target=port)
+        with rig.dial() as sock:
+            head = b"POST / HTTP/1.1\r\nHost: web\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+            trailers = b"Authorization: a\r\nX-Forwarded-Client-Cert: b\r\nX_Forwarded_For: c\r\nX-Sum: d\r\n\r\n"
+            _, body = ask(sock, head + trailers)
+            assert body.endswith(b"\r\n\r\n0\r\nx-sum: d\r\n\r\n")
 
 
 def test_a_client_certificate_header_on_request(rig: Rig) -> None:
@@ -383,6 +443,9 @@ SMUGGLING = {
     + b"Transfer-Encoding: chunked\r\n\r\n3;a=b\nc\r\nabc\r\n0\r\n\r\n",
     "a huge chunk size": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\nabc",
     "a head beyond all measure": b"GET / HTTP/1.1\r\n" + HOST + b"X-A: " + b"a" * 62_000 + b"\r\n\r\n",
+    "a length under an alias": b"POST / HTTP/1.1\r\n" + HOST + b"Content_Length: 4\r\n\r\nabcd",
+    "chunks under an alias": b"POST / HTTP/1.1\r\n" + HOST + b"Transfer_Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "a certificate under an alias": b"GET / HTTP/1.1\r\n" + HOST + b"X_Forwarded-Client_Cert: URI=spiffe://x\r\n\r\n",
     "too many fields": b"GET / HTTP/1.1\r\n" + HOST + b"X: y\r\n" * 200 + b"\r\n",
 }
 
@@ -406,7 +469,13 @@ def test_ambiguous_messages_are_refused(rig: Rig, case: str) -> None:
 
 @pytest.mark.parametrize(
     ("line", "status"),
-    [(b"GET /a#b", b"400"), (b"CONNECT web:80", b"501"), (b"GET http://a@web/", b"400"), (b"GET *", b"400")],
+    [
+        (b"GET /a#b", b"400"),
+        (b"CONNECT web:80", b"501"),
+        (b"CONNECT /a", b"501"),
+        (b"GET http://a@web/", b"400"),
+        (b"GET *", b"400"),
+    ],
 )
 def test_targets_that_are_none_are_refused(rig: Rig, line: bytes, status: bytes) -> None:
     rig.simple(AppProtocol.HTTP, target=9)

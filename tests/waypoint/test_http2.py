@@ -14,7 +14,8 @@ from h2.events import DataReceived, ResponseReceived, StreamEnded, StreamReset, 
 
 from mesh.model.http_policy import HttpPolicy
 from mesh.model.routing import AppProtocol
-from tests.waypoint.rig import Rig, app
+from tests.waypoint.rig import Rig, app, read_all, read_until
+from tests.waypoint.test_http1 import read_head
 
 METHODS = {
     "Unary": (grpc.unary_unary_rpc_method_handler, lambda request, context: request.upper()),
@@ -174,6 +175,9 @@ def _text(headers: object) -> dict[str, str]:
         [("content-length", "0"), ("content-length", "0")],
         [(":late", "x")],
         [("host", "other")],
+        [("content_length", "1")],
+        [("transfer_encoding", "chunked")],
+        [("x_forwarded_client_cert", "forged")],
     ],
     ids=str,
 )
@@ -190,3 +194,53 @@ def test_what_no_request_of_http2_may_have_reaches_nobody(rig: Rig, headers: lis
         else:
             assert answer[":status"] == "400"
     assert not reached
+
+
+# --- what an endpoint speaks that speaks no HTTP/2
+
+
+@pytest.mark.parametrize("protocol", [AppProtocol.HTTP, AppProtocol.AUTO])
+def test_an_app_of_http1_is_spoken_to_as_such(rig: Rig, protocol: AppProtocol) -> None:
+    """Neither is a request sent in vain nor an endpoint given up, even if nothing may be repeated."""
+    with app("127.9.1.1", only_http1) as port:
+        rig.simple(protocol, target=port)
+        client = Http2(rig.dial())
+        for body in (b"once", b"twice"):
+            stream = client.request(("x-one", "1"), method="POST", path="/a//b", body=body)
+            answer, got, _ = client.answer(stream)
+            assert answer[":status"] == "200"
+            assert got.startswith(b"POST /a/b HTTP/1.1\r\n")
+            assert got.endswith(body + b"\r\n0\r\n\r\n")
+    assert len(rig.connects) == 2, "it was asked once what it speaks"
+    assert [record.attempts for record in rig.witness.requests] == [1, 1]
+
+
+def only_http1(sock: socket.socket) -> None:
+    while True:
+        head = read_head(sock)
+        if not head.split(b"\r\n")[0].endswith(b" HTTP/1.1"):
+            sock.sendall(b"HTTP/1.1 505 HTTP Version Not Supported\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+            return
+        got = head + read_until(sock, b"0\r\n\r\n")
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(got) + got)
+
+
+def test_an_app_that_ends_what_it_does_not_understand_is_asked_in_http1(rig: Rig) -> None:
+    def serve(sock: socket.socket) -> None:
+        if sock.recv(3) == b"GET":
+            sock.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+            read_all(sock)
+
+    with app("127.9.1.1", serve) as port:
+        rig.simple(AppProtocol.HTTP, target=port)
+        client = Http2(rig.dial())
+        assert client.answer(client.request())[0][":status"] == "204"
+
+
+def test_grpc_for_an_app_that_speaks_no_http2_is_unavailable(rig: Rig) -> None:
+    with app("127.9.1.1", only_http1) as port:
+        rig.simple(AppProtocol.AUTO, target=port)
+        with grpc.insecure_channel(f"127.0.0.1:{rig.listen()}") as channel:
+            with pytest.raises(grpc.RpcError) as failure:
+                channel.unary_unary("/test.Echo/Unary")(b"", timeout=10)
+            assert failure.value.code() is grpc.StatusCode.UNAVAILABLE

@@ -32,8 +32,9 @@ from mesh.model.routing import (
     Timeouts,
     TlsRule,
 )
-from tests.waypoint.rig import VIP, Rig, app, client_hello, is_closed, key, read_exactly
+from tests.waypoint.rig import VIP, Rig, app, client_hello, is_closed, key, read_all, read_exactly
 from tests.waypoint.test_http1 import ask, fields, mirror, read_message, wait_for
+from waypoint.exchange import mirror as mirror_module
 from waypoint.serve import sniffer
 
 GET = b"GET %s HTTP/1.1\r\nHost: web\r\n\r\n"
@@ -191,6 +192,54 @@ def test_a_mirror_gets_a_copy_and_changes_nothing(rig: Rig) -> None:
         wait_for(lambda: len(seen) == 1)
         assert seen[0].startswith(b"POST /m ")
         assert seen[0].endswith(b"body")
+
+
+def test_a_mirror_hears_nobodys_word_about_the_client(rig: Rig) -> None:
+    serve, seen = scripted(BAD)
+    with app("127.9.1.1", mirror) as one, app("127.9.1.2", serve) as two:
+        rule = HttpRule(filters=Filters(mirrors=(Mirror(backend("other")),)), backends=(backend(),))
+        two_services(rig, one, two, rule)
+        with rig.dial() as sock:
+            request = b"GET /m HTTP/1.1\r\nHost: web\r\nX-Forwarded-Client-Cert: URI=spiffe://forged\r\n\r\n"
+            _, answered = ask(sock, request)
+        wait_for(lambda: len(seen) == 1)
+        assert "x-forwarded-client-cert" not in fields(seen[0])
+        assert fields(seen[0])["x-request-id"] == fields(answered)["x-request-id"]
+
+
+def test_a_mirror_is_left_alone_with_no_half_request(rig: Rig) -> None:
+    """A client that leaves in the middle of its body must not keep connections of the mirror for ever."""
+    ended: list[bytes] = []
+
+    def serve(sock: socket.socket) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            read_all(sock)
+        ended.append(b"")
+
+    with app("127.9.1.1", serve) as one, app("127.9.1.2", serve) as two:
+        rule = HttpRule(filters=Filters(mirrors=(Mirror(backend("other")),)), backends=(backend(),))
+        two_services(rig, one, two, rule)
+        with rig.dial() as sock:
+            sock.sendall(b"POST /m HTTP/1.1\r\nHost: web\r\nContent-Length: 400\r\n\r\nbody")
+            wait_for(lambda: len(rig.connects) == 2)
+        wait_for(lambda: len(ended) == 2)
+
+
+def test_a_mirror_that_does_not_answer_is_given_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror_module, "PATIENCE", 0.1)
+    ended: list[bytes] = []
+
+    def serve(sock: socket.socket) -> None:
+        with contextlib.suppress(ConnectionResetError):
+            read_all(sock)
+        ended.append(b"")
+
+    with app("127.9.1.1", named(b"one")) as one, app("127.9.1.2", serve) as two:
+        rule = HttpRule(filters=Filters(mirrors=(Mirror(backend("other")),)), backends=(backend(),))
+        two_services(rig, one, two, rule)
+        with rig.dial() as sock:
+            assert ask(sock, GET % b"/m")[1] == b"one"
+            wait_for(lambda: len(ended) == 1)
 
 
 def test_a_policy_sees_the_path_that_the_app_gets(rig: Rig) -> None:

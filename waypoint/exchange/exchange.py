@@ -14,10 +14,10 @@ from mesh.model.balance import Unavailable
 from mesh.model.workload import WorkloadUid
 from waypoint.channel import Channel
 from waypoint.exchange.replies import send_reply
-from waypoint.exchange.upstreams import Ticket, Upstreams
+from waypoint.exchange.upstreams import Ticket, Upstreams, Version
 from waypoint.http.message import Requester, RequestHead, Responder, ResponseHead
 from waypoint.plan.hop import Hop
-from waypoint.routing.replies import local_reply
+from waypoint.routing.replies import denied, local_reply
 from waypoint.routing.request import Client, Forward, Headers, Reply
 from waypoint.routing.retry import IDEMPOTENT, Again, Failure, Outcome, decide, time_of_attempt
 from waypoint.splice import Splice
@@ -26,9 +26,10 @@ MOST_KEPT = 64 << 10  # bytes of a request's body that are kept for another atte
 
 # Envoy's response flags.
 NO_ENDPOINT, CONNECT_FAILED, BROKEN, TIMED_OUT, CLIENT_LEFT = "UH", "UF", "UC", "UT", "DC"
+DENIED = "RBAC"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Record:
     """What became of a request, for metrics and the access log. Sizes are of bodies, in bytes."""
 
@@ -52,9 +53,8 @@ class Record:
     first_byte: float = 0.0
 
 
-Choose = Callable[[Forward, frozenset[WorkloadUid]], "tuple[Hop, bool] | Unavailable"]
+Choose = Callable[[Forward, frozenset[WorkloadUid]], "tuple[Hop, Version] | Unavailable"]
 Finished = Callable[["Record"], None]
-Spliced = Callable[[Splice], None]
 
 
 class HttpExchange:
@@ -84,7 +84,7 @@ class HttpExchange:
         "_responder",
         "_response_held",
         "_reused",
-        "_spliced",
+        "_splice",
         "_ticket",
         "_timer",
         "_upstreams",
@@ -128,12 +128,25 @@ class HttpExchange:
         self._repeated = 0
         self._reused = False
         self._responded = False
+        self._splice: Splice | None = None  # of a connection that was upgraded
         self._head_only = False  # the answer is complete with its head
         self.over = False
 
     def start(self) -> HttpExchange:
         self._attempt()
         return self
+
+    def cut(self, reason: str) -> None:
+        """It is not allowed any more."""
+        if self._splice is not None:
+            self._record.flags = DENIED
+            self._splice.cut(reason)
+            return
+        self._take_back()
+        if self._responded:
+            self._broken(reason, DENIED)
+        else:
+            self._finish_with(denied(self._forward.request), DENIED, reason)
 
     # --- attempts
 
@@ -145,13 +158,13 @@ class HttpExchange:
         if isinstance(chosen, Unavailable):
             self._reply(503, chosen.reason, NO_ENDPOINT)
             return
-        hop, http2 = chosen
+        hop, version = chosen
         self._record.hop = hop
         self._record.attempts += 1
         limit = time_of_attempt(self._forward.timeouts, self._loop.time() - self._record.started)
         if limit is not None:
             self._timer = self._loop.call_later(limit, self._attempt_timed_out)
-        self._ticket = self._upstreams.open(hop, self._record.client, http2, self._head, self)
+        self._ticket = self._upstreams.open(hop, self._record.client, version, self._head, self)
 
     def opened(self, requester: Requester, reused: bool) -> None:
         self._ticket, self._requester, self._reused = None, requester, reused
@@ -315,7 +328,7 @@ class HttpExchange:
             record.received, record.sent, record.reason = splice.sent, splice.received, reason
             self._finish()
 
-        splice = Splice(client, channel, done)
+        splice = self._splice = Splice(client, channel, done)
         splice.push(sent_early)
         splice.pull(early)
 
@@ -327,13 +340,11 @@ class HttpExchange:
         reply = local_reply(request, status, reason)
         self._finish_with(reply, flags)
 
-    def _finish_with(self, reply: Reply, flags: str) -> None:
+    def _finish_with(self, reply: Reply, flags: str, reason: str = "") -> None:
+        """`reason` is for the access log, if it is more than the client is told."""
         record = self._record
-        record.status, record.flags, record.reason = (
-            (200 if reply.grpc is not None else reply.status),
-            flags,
-            reply.reason,
-        )
+        record.status, record.flags = (200 if reply.grpc is not None else reply.status), flags
+        record.reason = reason or reply.reason
         record.grpc_status = "" if reply.grpc is None else str(reply.grpc)
         self._relieve_client()
         record.sent = send_reply(self._responder, reply)

@@ -1,24 +1,26 @@
 """Copies of a request that go to other services, and whose answers nobody waits for.
 
-A copy never slows the request down: one that cannot keep up with the body is given up.
+A copy never slows the request down: one that cannot keep up with the body is given up. So is one whose request never
+becomes complete, or whose answer does not come.
 """
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Iterable
 
 from mesh.model.balance import Unavailable
-from mesh.model.routing import AppProtocol
 from waypoint.channel import Channel
 from waypoint.exchange.exchange import HttpExchange
-from waypoint.exchange.upstreams import Ticket, Upstreams
+from waypoint.exchange.upstreams import Ticket, Upstreams, version_for
 from waypoint.http.message import Requester, RequestHead, ResponseHead
 from waypoint.plan.hop import hop_to_service
 from waypoint.plan.world import World
 from waypoint.routing.request import Client, Headers, Mirrored
 
 MOST_HELD = 256 << 10  # bytes of a body that wait for a copy's connection
+PATIENCE = 60.0  # seconds from the end of a request that its copy may take: it holds a connection meanwhile
 
 
 class Copy:
@@ -27,8 +29,11 @@ class Copy:
     def __init__(
         self, upstreams: Upstreams, world: World, mirrored: Mirrored, head: RequestHead, client: Client
     ) -> None:
+        self._upstreams = upstreams
         self._requester: Requester | None = None
         self._ticket: Ticket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._trailers: Headers = ()
         self._held: list[bytes] = []
         self._size = 0
         self._over = self._ended = False
@@ -38,9 +43,9 @@ class Copy:
         if isinstance(hop, Unavailable):
             self._over = True
             return
-        http2 = mirrored.to.protocol in (AppProtocol.HTTP2, AppProtocol.GRPC) or head.version == "HTTP/2"
+        version = version_for(mirrored.to.protocol, head.version == "HTTP/2")
         sent = RequestHead(request.method, request.target, request.authority, request.headers, head.length)
-        self._ticket = upstreams.open(hop, client, http2, sent, self)
+        self._ticket = upstreams.open(hop, client, version, sent, self)
 
     def body(self, pieces: list[memoryview]) -> None:
         if self._over:
@@ -51,21 +56,37 @@ class Copy:
             return
         self._size += sum(map(len, pieces))
         if self._requester is not None or self._size > MOST_HELD:
-            self._give_up()
+            self.give_up()
         else:
             self._held += [bytes(piece) for piece in pieces]
 
     def end(self, trailers: Headers) -> None:
-        self._ended = True
-        if self._requester is not None and self._has_body and not self._over:
+        if self._over:
+            return
+        self._ended, self._trailers = True, trailers
+        self._timer = self._upstreams.loop.call_later(PATIENCE, self.give_up)
+        if self._requester is not None and self._has_body:
             self._requester.finish(trailers)
 
-    def _give_up(self) -> None:
-        self._over = True
+    def give_up(self) -> None:
+        if self._over:
+            return
+        self._finish()
         if self._ticket is not None:
             self._ticket.cancel()
         if self._requester is not None:
             self._requester.cancel()
+
+    def client_lost(self) -> None:
+        """What is incomplete will never be complete."""
+        if not self._ended:
+            self.give_up()
+
+    def _finish(self) -> None:
+        self._over = True
+        self._held.clear()
+        if self._timer is not None:
+            self._timer.cancel()
 
     # --- upstreams.Caller
 
@@ -75,7 +96,7 @@ class Copy:
             requester.write(data)
         self._held.clear()
         if self._ended and self._has_body:
-            requester.finish()
+            requester.finish(self._trailers)
 
     def interim(self, status: int, headers: Headers) -> None: ...
 
@@ -86,15 +107,15 @@ class Copy:
             self._requester.acknowledge(sum(map(len, pieces)))
 
     def response_ended(self, trailers: Headers) -> None:
-        self._over = True
+        self._finish()
 
     def response_failed(self, reason: str, reached: bool) -> None:
-        self._over = True
+        self._finish()
 
     def server_drained(self) -> None: ...
 
     def upgraded(self, head: ResponseHead, channel: Channel, early: bytes) -> None:
-        self._over = True
+        self._finish()
         channel.reset()
 
 
@@ -133,7 +154,8 @@ class Mirror:
         self._exchange.request_ended(trailers)
 
     def client_lost(self, reason: str) -> None:
-        """The copies go on as far as the request came."""
+        for copy in self._copies:
+            copy.client_lost()
         self._exchange.client_lost(reason)
 
     def client_drained(self) -> None:

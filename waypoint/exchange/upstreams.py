@@ -1,5 +1,8 @@
 """Connections of HTTP to endpoints, kept for the next request of the same client to the same endpoint.
 
+What an endpoint speaks its port says. Where it does not, a client's HTTP/2 goes on as HTTP/2 if the endpoint answers in
+it, and else as HTTP/1.1; no request is sent before that is known.
+
 A connection belongs to one client (identity and address) and one endpoint: the CONNECT that opened it says whom it
 serves, and the endpoint's policies and logs go by that. Clients never share one.
 """
@@ -10,16 +13,19 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 from typing import Protocol
 
 from mesh.hbone.connect_headers import FORWARDED, SOURCE_IDENTITY, build_forwarded
 from mesh.model.address import Ip, SocketAddress
 from mesh.model.identity import SpiffeId
+from mesh.model.routing import AppProtocol
 from waypoint.channel import Channel
 from waypoint.http.http1_client import Http1Client
 from waypoint.http.http2_client import Http2Client
 from waypoint.http.message import Requester, RequestHead, ResponseUser
 from waypoint.plan.hop import Hop
+from waypoint.routing.replies import is_grpc
 from waypoint.routing.request import Client
 from waypoint.tcp import TcpOpening
 from waypoint.tunnel.pool import Headers, Key, Opening, Pool
@@ -28,6 +34,22 @@ IDLE = 60.0  # seconds that a connection without requests is kept: shorter than 
 SWEEP = 15.0
 MOST_CONNECTIONS = 1024  # of HTTP/1 to one endpoint for one client; beyond it requests fail: Envoy's circuit breaker
 MOST_WAITING = 1024  # requests for one connection of HTTP/2
+ANSWER = 2.0  # seconds that a server has for its SETTINGS, when it may speak HTTP/1.1 only
+REMEMBERED = 60.0  # seconds for which an endpoint is not asked again
+MOST_REMEMBERED = 4096  # endpoints
+
+
+class Version(Enum):
+    HTTP1 = "HTTP/1.1"
+    HTTP2 = "HTTP/2"
+    EITHER = "HTTP/2, if the endpoint speaks it"
+
+
+def version_for(protocol: AppProtocol, client_speaks_http2: bool) -> Version:
+    """By what the port is said to speak, else by what the client does."""
+    if protocol in (AppProtocol.HTTP2, AppProtocol.GRPC):
+        return Version.HTTP2
+    return Version.EITHER if client_speaks_http2 else Version.HTTP1
 
 
 class Caller(ResponseUser, Protocol):
@@ -49,7 +71,7 @@ class Route:
     ip: Ip
     address: SocketAddress
     identities: frozenset[SpiffeId]
-    http2: bool
+    version: Version
 
 
 class Dialler:
@@ -82,18 +104,33 @@ class Upstreams:
         self.dialler = dialler
         self._http1: dict[Route, Http1Shelf] = {}
         self._http2: dict[Route, Http2Shelf] = {}
+        self._only_http1: dict[SocketAddress, float] = {}  # endpoints, and when that was seen
         self._sweep: asyncio.TimerHandle | None = None
 
-    def open(self, hop: Hop, client: Client, http2: bool, head: RequestHead, caller: Caller) -> Ticket | None:
-        route = Route(client.identity, client.address.ip, hop.address, hop.identities, http2)
+    def open(self, hop: Hop, client: Client, version: Version, head: RequestHead, caller: Caller) -> Ticket | None:
+        if version is Version.EITHER and self._speaks_only_http1(hop.address):
+            version = Version.HTTP1
+        route = Route(client.identity, client.address.ip, hop.address, hop.identities, version)
         shelf: Http1Shelf | Http2Shelf
-        if http2:
-            shelf = self._http2.get(route) or self._http2.setdefault(route, Http2Shelf(self))
-        else:
+        if version is Version.HTTP1:
             shelf = self._http1.get(route) or self._http1.setdefault(route, Http1Shelf(self))
+        else:
+            shelf = self._http2.get(route) or self._http2.setdefault(
+                route, Http2Shelf(self, asking=version is Version.EITHER)
+            )
         if self._sweep is None:
             self._sweep = self.loop.call_later(SWEEP, self._sweep_idle)
         return shelf.open(hop, client, head, caller)
+
+    def speaks_otherwise(self, address: SocketAddress) -> None:
+        """An endpoint has answered HTTP/2 with something else."""
+        if len(self._only_http1) >= MOST_REMEMBERED:
+            self._only_http1.clear()
+        self._only_http1[address] = self.loop.time()
+
+    def _speaks_only_http1(self, address: SocketAddress) -> bool:
+        seen = self._only_http1.get(address)
+        return seen is not None and self.loop.time() - seen < REMEMBERED
 
     def close_idle(self) -> None:
         """Of connections that are in use each closes after its request."""
@@ -116,7 +153,7 @@ class Upstreams:
     def _sweep_before(self, when: float) -> None:
         for route, shelf in list(self._shelves()):
             shelf.sweep(when)
-            if not shelf.count:  # `route` says which protocol it is of
+            if not shelf.count:  # the version in `route` says which of them it is in
                 self._http1.pop(route, None)
                 self._http2.pop(route, None)
 
@@ -195,24 +232,31 @@ class _Counted:
 class _Waiting:
     """A request that waits for a connection of HTTP/2."""
 
-    __slots__ = ("caller", "cancelled", "head")
+    __slots__ = ("caller", "cancelled", "client", "head", "hop", "instead")
 
-    def __init__(self, head: RequestHead, caller: Caller) -> None:
+    def __init__(self, hop: Hop, client: Client, head: RequestHead, caller: Caller) -> None:
+        self.hop = hop
+        self.client = client
         self.head = head
         self.caller = caller
         self.cancelled = False
+        self.instead: Ticket | None = None  # it waits for one of HTTP/1.1 by now
 
     def cancel(self) -> None:
         self.cancelled = True
+        if self.instead is not None:
+            self.instead.cancel()
 
 
 class Http2Shelf:
     """Connections of one route; a further one is opened when all are full."""
 
-    __slots__ = ("_clients", "_dialling", "_upstreams", "_waiting")
+    __slots__ = ("_asking", "_clients", "_dialling", "_upstreams", "_waiting")
 
-    def __init__(self, upstreams: Upstreams) -> None:
+    def __init__(self, upstreams: Upstreams, *, asking: bool) -> None:
+        """`asking`: the endpoint may speak HTTP/1.1 only."""
         self._upstreams = upstreams
+        self._asking = asking
         self._clients: list[Http2Client] = []
         self._waiting: deque[_Waiting] = deque()
         self._dialling = False
@@ -229,7 +273,7 @@ class Http2Shelf:
         if len(self._waiting) >= MOST_WAITING:
             caller.response_failed(f"{len(self._waiting)} requests wait for {hop.address} already", False)
             return None
-        waiting = _Waiting(head, caller)
+        waiting = _Waiting(hop, client, head, caller)
         self._waiting.append(waiting)
         if not self._dialling:
             self._dialling = True
@@ -238,7 +282,10 @@ class Http2Shelf:
 
     def _opened(self, channel: Channel) -> None:
         self._dialling = False
-        connection = Http2Client(self._upstreams.loop, channel, self._room, self._gone)
+        loop = self._upstreams.loop
+        connection = Http2Client(loop, channel, self._room, self._gone, asking=self._asking)
+        if self._asking:
+            loop.call_later(ANSWER, connection.give_up)
         self._clients.append(connection)
         self._room(connection)
 
@@ -268,8 +315,24 @@ class Http2Shelf:
     def _gone(self, connection: Http2Client) -> None:
         if connection in self._clients:
             self._clients.remove(connection)
+        if connection.unproven:
+            self._go_on_without(connection)
+            return
         if self._waiting and not self._clients and not self._dialling:
             self._failed("the connection has gone")
+
+    def _go_on_without(self, connection: Http2Client) -> None:
+        """The endpoint speaks something else, or nothing; nothing was sent to it. What is gRPC is nothing else."""
+        waiting, self._waiting = self._waiting, deque()
+        for one in waiting:
+            if one.cancelled:
+                continue
+            if connection.speaks_otherwise:
+                self._upstreams.speaks_otherwise(one.hop.address)
+            if is_grpc(one.head.headers):
+                one.caller.response_failed("the endpoint does not speak HTTP/2", False)
+            else:
+                one.instead = self._upstreams.open(one.hop, one.client, Version.HTTP1, one.head, one.caller)
 
     def sweep(self, before: float) -> None:
         for connection in [one for one in self._clients if not one.streams and one.idle_since < before]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from mesh.policy.http.facts import hyphened
 from waypoint.channel import Bytes
 from waypoint.http.message import ProtocolError
 from waypoint.routing.request import Headers
@@ -26,6 +27,16 @@ HOP = frozenset(
 )
 # What a head says in values of its own.
 FRAMING = frozenset({"host", "content-length"})
+CLIENT_CERTIFICATE = "x-forwarded-client-cert"
+# What a waypoint answers for. Gateways after CGI's fashion (RFC 3875 section 4.1.18) take "_" for "-".
+_GUARDED = HOP | FRAMING | {CLIENT_CERTIFICATE}
+# What may not come behind the body, when decisions were taken without it (RFC 9110 section 6.5.1).
+_OF_HEADERS = _GUARDED | {
+    "age", "authorization", "cache-control", "content-encoding", "content-range", "content-type", "cookie", "expect",
+    "forwarded", "location", "max-forwards", "proxy-authenticate", "proxy-authorization", "range", "set-cookie",
+    "trailer", "vary", "www-authenticate", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip",
+    "x-request-id",
+}  # fmt: skip
 _names: dict[bytes, str] = {}
 
 
@@ -56,8 +67,16 @@ def _name(name: bytes) -> str:
         raise ProtocolError(f"a header field is called {name[:40]!r}")
     if len(_names) >= KNOWN_NAMES:
         _names.clear()
-    known = _names[name] = name.decode("ascii").lower()
-    return known
+    lower = name.decode("ascii").lower()
+    if is_lookalike(lower):
+        raise ProtocolError(f"some servers read the header field {lower} as {hyphened(lower)}")
+    _names[name] = lower
+    return lower
+
+
+def is_lookalike(name: str) -> bool:
+    """Whether a field would pass for one that this proxy checks or sets."""
+    return "_" in name and hyphened(name) in _GUARDED
 
 
 def is_token(text: bytes) -> bool:
@@ -95,8 +114,8 @@ def end_to_end(fields: Sequence[tuple[str, str]], options: frozenset[str]) -> He
 
 
 def trailer_fields(fields: Sequence[tuple[str, str]]) -> Headers:
-    """Without those that would change how the message is read (RFC 9110 section 6.5.1)."""
-    return tuple([pair for pair in fields if pair[0] not in HOP and pair[0] not in FRAMING])
+    """Without those that would change how the message is read, routed or judged."""
+    return tuple([pair for pair in fields if hyphened(pair[0]) not in _OF_HEADERS])
 
 
 def content_length(fields: Sequence[tuple[str, str]]) -> int | None:

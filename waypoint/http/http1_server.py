@@ -6,6 +6,7 @@ What a client pipelines waits unread: unacknowledged, so the channel's window bo
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
 
 from waypoint.channel import NOBODY, Bytes, Channel
@@ -20,6 +21,7 @@ IDLE_TIMEOUT = 3600.0  # seconds between requests: longer than any client's own 
 LINGER = 5.0  # seconds that a client may go on sending after its last response
 
 HEAD, BODY, WAITING, OVER = range(4)
+_empty_lines = re.compile(rb"(?:\r\n)+").match  # all at once: each by itself would copy the rest of the buffer
 
 Serve = Callable[[RequestHead, "Http1Server"], Exchange]
 
@@ -117,8 +119,9 @@ class Http1Server:
 
     def _read_head(self) -> None:
         buffer = self._buffer
-        if buffer.startswith(b"\r\n"):  # before a request line it is to be ignored (RFC 9112 section 2.2)
-            self._consume(2)
+        empty = _empty_lines(buffer)
+        if empty is not None:  # before a request line they are to be ignored (RFC 9112 section 2.2)
+            self._consume(empty.end())
             return
         end = buffer.find(b"\r\n\r\n")
         if end < 0 or end > MOST_HEAD:

@@ -70,9 +70,16 @@ class Http2Client(Http2End[Http2Request]):
         channel: Channel,
         room: Callable[[Http2Client], None],
         gone: Callable[[Http2Client], None],
+        *,
+        asking: bool = False,
     ) -> None:
-        """`room`: a stream has ended, or the server allows more; `gone`: it takes no requests any more."""
+        """`room`: a stream has ended, or the server allows more; `gone`: it takes no requests any more.
+
+        `asking`: it takes none until the server has shown that it speaks HTTP/2, which begins with its SETTINGS.
+        """
         super().__init__(loop, channel, Role.CLIENT)
+        self._asking = asking
+        self.speaks_otherwise = False  # its first bytes were no HTTP/2
         self._room = room
         self._left: Callable[[Http2Client], None] | None = gone
         self.idle_since = 0.0
@@ -80,7 +87,17 @@ class Http2Client(Http2End[Http2Request]):
     @property
     def available(self) -> int:
         """How many requests it takes now."""
-        return 0 if self.closed or self._draining else self._messages.available_streams
+        return 0 if self.closed or self._draining or self._asking else self._messages.available_streams
+
+    @property
+    def unproven(self) -> bool:
+        """No request was sent: the server has not shown what it speaks."""
+        return self._asking
+
+    def give_up(self) -> None:
+        """On a server that says nothing."""
+        if self._asking:
+            self._close("the server does not begin HTTP/2")
 
     def open(self, head: RequestHead, user: ResponseUser) -> Http2Request:
         """`available` must not be 0. Raises ValueError for a field that cannot be sent."""
@@ -115,7 +132,12 @@ class Http2Client(Http2End[Http2Request]):
         self._room(self)
 
     def limits_changed(self) -> None:
+        self._asking = False
         self._room(self)
+
+    def _fail(self, reason: str) -> None:
+        self.speaks_otherwise = self._asking
+        super()._fail(reason)
 
     def going_away(self, last_stream: int, code: int, reason: bytes) -> None:
         self._draining = True

@@ -8,7 +8,8 @@ from functools import lru_cache
 
 from mesh.hbone.headers import Field, Fields
 from mesh.hbone.messages import Malformed
-from waypoint.http.fields import MOST_FIELDS
+from mesh.policy.http.facts import hyphened
+from waypoint.http.fields import MOST_FIELDS, is_lookalike, trailer_fields
 from waypoint.http.message import UNKNOWN_LENGTH, RequestHead, ResponseHead
 from waypoint.routing.request import Headers
 
@@ -56,7 +57,7 @@ def parse_response(fields: Fields, ended: bool) -> ResponseHead:
 
 def parse_trailers(fields: Fields) -> Headers:
     """Raises Malformed. What frames a message is left out."""
-    return _split(fields, _NO_PSEUDO)[1]
+    return trailer_fields(_split(fields, _NO_PSEUDO)[1])
 
 
 def _length(framing: dict[str, str], ended: bool, default: int) -> int:
@@ -102,6 +103,8 @@ def _check(name: str, value: str) -> Field:
         raise Malformed(f"the value of {name} has characters that it cannot have")
     if name in _HOP or (name == "te" and value != "trailers"):
         raise Malformed(f"{name} belongs to HTTP/1.1")
+    if is_lookalike(name):
+        raise Malformed(f"some servers read the field {name} as {hyphened(name)}")
     return name, value if value.isascii() else value.encode().decode("latin-1")
 
 

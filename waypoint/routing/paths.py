@@ -7,7 +7,7 @@ Paths: see `mesh.policy.http.path`. Of the four forms of a target:
 | origin `/path?query`    | as it is                                                                              |
 | absolute `http://h/p`   | its own authority counts, Host does not (RFC 9112 section 3.2.2), and is all the app gets |
 | asterisk `*`            | with OPTIONS only: path "*", which no path of a route or policy matches, but "*" itself |
-| authority `h:443`       | 501: a waypoint is a tunnel for nobody; HTTP/2's extended CONNECT has a path (RFC 8441) |
+| authority `h:443`       | 501, as CONNECT with any target: who answers it with 2xx makes a tunnel (RFC 9110 9.3.6)   |
 
 In HTTP/2 a Host that differs from :authority is refused (RFC 9113 section 8.3.1).
 """
@@ -58,10 +58,10 @@ def normalise(target: str) -> tuple[str, str] | BadPath:
 
 def read_target(method: str, target: str, authority: str, host: str | None = None) -> Target | BadTarget:
     """`authority` is Host of HTTP/1, or :authority of HTTP/2 (there `host` is the Host field, if it came as well)."""
+    if method == "CONNECT":
+        return BadTarget("CONNECT is not served here", 501)
     if target.startswith("/"):
         return _read(authority, target, host)
-    if method == "CONNECT":
-        return BadTarget("CONNECT to an authority is not served here", 501)
     if target == "*":
         return _read_asterisk(method, authority, host)
     absolute = _ABSOLUTE.fullmatch(target)

@@ -26,6 +26,11 @@ def local_reply(request: Request, status: int, reason: str, *, route: str = "", 
     return Reply(status, reason, grpc=grpc, route=route, rule=rule)
 
 
+def denied(request: Request) -> Reply:
+    """Clients are not told why; the access log is."""
+    return local_reply(request, 403, "RBAC: access denied")
+
+
 def is_grpc(headers: Headers) -> bool:
     """gRPC over HTTP/2, PROTOCOL-HTTP2.md: "application/grpc" with an optional "+proto", "+json", ..."""
     for name, value in headers:

@@ -18,7 +18,7 @@ from waypoint.plan.target import Refusal, find_target
 from waypoint.plan.world import World
 from waypoint.serve.connection import Arrival, arrival
 from waypoint.serve.detect import Speaks, detect, detect_tls, detect_version
-from waypoint.serve.requests import BAD_REQUEST, Requests
+from waypoint.serve.requests import BAD_REQUEST, Live, Requests
 from waypoint.serve.sniffer import Sniffer
 from waypoint.serve.stream import StreamConnection, StreamRecord, carry
 from waypoint.splice import Splice
@@ -49,6 +49,7 @@ class Arrivals:
         self._observer = observer
         self._servers: set[Http1Server | Http2Server] = set()
         self._draining = False
+        self._requests = Live()
         self._live: dict[Splice, tuple[Arrival, str]] = {}  # with the server name of each
         world.routing_changed = self._judge_again
 
@@ -80,7 +81,7 @@ class Arrivals:
     # --- who serves
 
     def serve_http(self, found: Arrival, channel: Channel, speaks: Speaks, early: bytes, ended: bool) -> None:
-        requests = Requests(self._loop, found, self._upstreams, self._observer.request)
+        requests = Requests(self._loop, found, self._upstreams, self._requests, self._observer.request)
         server: Http1Server | Http2Server
 
         def finished() -> None:
@@ -143,7 +144,8 @@ class Arrivals:
         return splice
 
     def _judge_again(self) -> None:
-        """Cuts the connections that a change of policy denies; requests are judged one by one anyway."""
+        """Cuts the connections and the requests under way that a change of policy denies."""
+        self._requests.judge_again()
         for splice, (found, sni) in list(self._live.items()):
             denial = found.judge_connection(sni)
             if denial is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mesh.hbone.connect_headers import FORWARDED, parse_forwarded
-from mesh.model.address import SocketAddress
+from mesh.model.address import Ip, SocketAddress
 from mesh.model.workload import ServiceKey
 from mesh.policy.evaluate import Denial
 from mesh.policy.http.evaluate import HttpPolicies, evaluate_http
@@ -67,5 +67,11 @@ def arrival(world: World, connect: Connect, target: Target) -> Arrival:
         claimed if claimed is not None and claimed.ip == connect.remote.ip else SocketAddress(connect.remote.ip, 0)
     )
     client = Client(connect.peer, connect.peer.namespace, address)
-    dialled = connect.request.address or SocketAddress(address.ip, connect.request.port)
+    dialled = connect.request.address or SocketAddress(_address_of(target, address.ip), connect.request.port)
     return Arrival(world, target, client, ConnectionFacts(address.ip, dialled, connect.peer))
+
+
+def _address_of(target: Target, otherwise: Ip) -> Ip:
+    """What a policy for `destination.ip` compares when the client has asked for a name."""
+    addresses = target.service.addresses if isinstance(target, ServiceTarget) else ()
+    return next((each.ip for each in addresses), otherwise)

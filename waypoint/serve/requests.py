@@ -8,28 +8,45 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from mesh.model.balance import Unavailable
-from mesh.model.routing import AppProtocol
 from mesh.model.workload import ServiceKey, WorkloadUid
-from waypoint.exchange.exchange import HttpExchange, Record
+from waypoint.exchange.exchange import DENIED, HttpExchange, Record
 from waypoint.exchange.mirror import Mirror
 from waypoint.exchange.replies import send_reply
-from waypoint.exchange.upstreams import Upstreams
+from waypoint.exchange.upstreams import Upstreams, Version, version_for
+from waypoint.http.fields import CLIENT_CERTIFICATE
 from waypoint.http.message import Exchange, RequestHead, Responder
 from waypoint.plan.hop import Hop, hop_to_service, hop_to_workload
 from waypoint.plan.target import WorkloadTarget
 from waypoint.routing.paths import BadTarget, Target, read_target
-from waypoint.routing.replies import is_grpc, local_reply
+from waypoint.routing.replies import denied, is_grpc, local_reply
 from waypoint.routing.request import Destination, Forward, Headers, Reply, Request
 from waypoint.serve.connection import Arrival
 
 REQUEST_ID = "x-request-id"
-CLIENT_CERTIFICATE = "x-forwarded-client-cert"
 LONGEST_REMEMBERED = 256  # characters of a target that is remembered as read
-NO_ROUTE, DENIED, BAD_REQUEST = "NR", "RBAC", "DPE"
-SPEAKS_HTTP2 = frozenset({AppProtocol.HTTP2, AppProtocol.GRPC})
+NO_ROUTE, BAD_REQUEST = "NR", "DPE"
 
 _remembered = lru_cache(maxsize=2048)(read_target)
 _random = random.random
+
+
+class Live:
+    """Requests that are under way: what they were allowed for may change while they last."""
+
+    def __init__(self) -> None:
+        self._exchanges: dict[Record, tuple[HttpExchange, Arrival, Request]] = {}
+
+    def add(self, record: Record, exchange: HttpExchange, arrival: Arrival, request: Request) -> None:
+        self._exchanges[record] = exchange, arrival, request
+
+    def remove(self, record: Record) -> None:
+        self._exchanges.pop(record, None)
+
+    def judge_again(self) -> None:
+        for exchange, arrival, request in list(self._exchanges.values()):
+            denial = arrival.judge(request)
+            if denial is not None and not exchange.over:
+                exchange.cut(denial.reason)
 
 
 class Nothing:
@@ -55,38 +72,40 @@ class Requests:
         loop: asyncio.AbstractEventLoop,
         arrival: Arrival,
         upstreams: Upstreams,
+        live: Live,
         finished: Callable[[Record, Arrival], None],
     ) -> None:
         self._loop = loop
+        self._live = live
         self._arrival = arrival
         self._upstreams = upstreams
         self._finished = finished
 
     def serve(self, head: RequestHead, responder: Responder) -> Exchange:
+        headers = self._own_headers(head.headers)
         record = Record(
             self._arrival.client, head.method, head.authority, head.target, head.version, self._loop.time(),
-            headers=head.headers, is_grpc=is_grpc(head.headers),
+            headers=headers, is_grpc=is_grpc(headers),
         )  # fmt: skip
-        request = self._read(head)
+        request = self._read(head, headers)
         if isinstance(request, BadTarget):
             return self._answer(responder, record, Reply(request.status, request.reason), BAD_REQUEST)
         record.authority, record.target = request.authority, request.target
         denial = self._arrival.judge(request)
         if denial is not None:
-            reply = local_reply(request, 403, "RBAC: access denied")
-            return self._answer(responder, record, reply, DENIED, denial.reason)
+            return self._answer(responder, record, denied(request), DENIED, denial.reason)
         decision = self._route(request)
         record.route = decision.route
         if isinstance(decision, Reply):
             return self._answer(responder, record, decision, NO_ROUTE if decision.status == 404 else "-")
-        return self._forward(head, responder, decision, record)
+        return self._forward(head, responder, decision, record, request)
 
-    def _read(self, head: RequestHead) -> Request | BadTarget:
+    def _read(self, head: RequestHead, headers: Headers) -> Request | BadTarget:
         read = _remembered if len(head.target) <= LONGEST_REMEMBERED else read_target
         target: Target | BadTarget = read(head.method, head.target, head.authority, head.host)
         if isinstance(target, BadTarget):
             return target
-        return Request(head.method, "http", target.authority, target.path, target.query, head.headers)
+        return Request(head.method, "http", target.authority, target.path, target.query, headers)
 
     def _route(self, request: Request) -> Forward | Reply:
         arrival = self._arrival
@@ -98,23 +117,25 @@ class Requests:
             return local_reply(request, 503, "the service does not pass this waypoint any more")
         return table.choose(request, arrival.client, _random())
 
-    def _forward(self, head: RequestHead, responder: Responder, forward: Forward, record: Record) -> Exchange:
+    def _forward(
+        self, head: RequestHead, responder: Responder, forward: Forward, record: Record, judged: Request
+    ) -> Exchange:
         request = forward.request
-        headers = self._own_headers(request.headers)
         sent = RequestHead(
-            request.method, request.target, request.authority, headers, head.length, version=head.version
+            request.method, request.target, request.authority, request.headers, head.length, version=head.version
         )
         sent.upgrade = head.upgrade
-        record.headers = headers
         exchange = HttpExchange(
             self._loop, self._upstreams, responder, sent, forward, self._choose, record, self._done, _random
         )
+        self._live.add(record, exchange, self._arrival, judged)
         if forward.mirrors:
             return Mirror.around(exchange, self._upstreams, self._arrival.world, forward.mirrors, sent, record.client)
         return exchange.start()
 
     def _own_headers(self, headers: Headers) -> Headers:
-        """An id for the request, and nobody's word about the client's certificate but ours."""
+        """An id for the request, and nobody's word about the client's certificate but ours: policies, routes, mirrors
+        and the app all get these."""
         names = {name for name, _ in headers}
         if CLIENT_CERTIFICATE in names:
             headers = tuple([pair for pair in headers if pair[0] != CLIENT_CERTIFICATE])
@@ -126,8 +147,8 @@ class Requests:
             headers = (*headers, (CLIENT_CERTIFICATE, f"By={own};URI={client.identity}"))
         return headers
 
-    def _choose(self, forward: Forward, avoid: frozenset[WorkloadUid]) -> tuple[Hop, bool] | Unavailable:
-        """The endpoint of an attempt, and whether it is spoken to in HTTP/2."""
+    def _choose(self, forward: Forward, avoid: frozenset[WorkloadUid]) -> tuple[Hop, Version] | Unavailable:
+        """The endpoint of an attempt, and what it is spoken to in."""
         arrival = self._arrival
         if isinstance(arrival.target, WorkloadTarget):
             hop = hop_to_workload(arrival.target, avoid)
@@ -135,12 +156,12 @@ class Requests:
             hop = hop_to_service(arrival.world, forward.to.service, forward.to.port, _random, avoid)
         if isinstance(hop, Unavailable):
             return hop
-        return hop, forward.to.protocol in SPEAKS_HTTP2 or self._client_speaks_http2
+        return hop, version_for(forward.to.protocol, self._client_speaks_http2)
 
     _client_speaks_http2 = False
 
     def speaks_http2(self) -> Requests:
-        """The client does: so does whoever it means, unless the port says otherwise."""
+        """The client does."""
         self._client_speaks_http2 = True
         return self
 
@@ -153,6 +174,7 @@ class Requests:
         return NOTHING
 
     def _done(self, record: Record) -> None:
+        self._live.remove(record)
         self._finished(record, self._arrival)
 
 

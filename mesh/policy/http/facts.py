@@ -45,10 +45,16 @@ class RequestFacts(Struct, frozen=True, dict=True):
         name = name.rstrip(".")
         return name, f"{name}:{port or self.connection.destination.port}"
 
-    def header(self, name: str) -> tuple[str, ...]:
-        """The values that an app may take for this header: each field line, and all of them joined."""
-        values = tuple([value for key, value in self.headers if key == name])
-        return values if len(values) < 2 else (*values, ",".join(values), ", ".join(values))
+    def header(self, name: str) -> tuple[str | None, ...]:
+        """The values that an app may take for this header: each field line, and all of them joined. None stands for an
+        app that sees no such header: gateways after CGI's fashion take "X_Role" for "X-Role", others do not.
+        """
+        own = tuple([value for key, value in self.headers if key == name])
+        alike = hyphened(name)
+        others = tuple([value for key, value in self.headers if key != name and hyphened(key) == alike])
+        if not others:
+            return _joined(own)
+        return (*(_joined(own) or (None,)), *_joined(own + others))
 
     @cached_property
     def remote(self) -> Ip:
@@ -56,6 +62,14 @@ class RequestFacts(Struct, frozen=True, dict=True):
 
     def header_lines(self, name: str) -> tuple[str, ...]:
         return tuple([value for key, value in self.headers if key == name])
+
+
+def hyphened(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def _joined(values: tuple[str, ...]) -> tuple[str, ...]:
+    return values if len(values) < 2 else (*values, ",".join(values), ", ".join(values))
 
 
 def remote_address(source: Ip, forwarded_for: Sequence[str], trusted_hops: int) -> Ip:

@@ -204,7 +204,7 @@ def _clause(
         found = read(facts)
         if len(found) == 1:
             return test(found[0])
-        return bool(found) and (all if certain else any)(test(value) for value in found)
+        return bool(found) and (all if certain else any)(value is not None and test(value) for value in found)
 
     def excludes(facts: RequestFacts, certain: bool) -> bool:
         return not matches(facts, not certain)

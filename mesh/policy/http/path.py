@@ -9,7 +9,7 @@
 | `/a/./b`, `/a/x/../b` | `/a/b`       | RFC 3986 section 6.2.2.3, after the decoding, so that `%2e%2e` counts         |
 | `//a///b`             | `/a/b`       | servers merge slashes, policies are written without (Istio MERGE_SLASHES)     |
 | `%00`..`%1F`, `%7F`   | refused      | servers cut or trim at control characters                                     |
-| `%C0`, `%C1`          | refused      | octets that only ever begin an overlong UTF-8 spelling of ASCII               |
+| `%C0`, `%E0%80`, ...  | refused      | octets that only ever begin an overlong UTF-8 spelling (RFC 3629 section 3)   |
 | `%zz`, `%4`           | refused      | not an encoding (RFC 3986 section 2.1), and each server guesses differently   |
 | `\\`, `#`, space, raw controls | refused | no part of a path (RFC 3986 section 3.3); some read `/` or the end of it |
 
@@ -28,6 +28,7 @@ _UNRESERVED = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01
 _REFUSED = frozenset(range(0x20)) | {0x7F, 0xC0, 0xC1}
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\#?]|[^\x00-\xff]")
 _ESCAPE_OR_OCTET = re.compile(r"%([0-9A-Fa-f]{2})?|[\x80-\xff]")
+_OVERLONG = re.compile(r"%E0%[89]|%F0%8|%F8%8[0-7]|%FC%8[0-3]")  # in the canonical spelling
 _ODD = re.compile(r'[^!"$&->@-\[\]-~]')  # all but what is printable, and is none of "#", "%", "?" and the backslash
 
 
@@ -52,9 +53,13 @@ def canonical_path(path: str) -> str | BadPath:
     if forbidden is not None:
         return BadPath(f"the path {_shown(path)} holds {forbidden[0]!a}, which has no place in one")
     try:
-        return without_dots(_ESCAPE_OR_OCTET.sub(_respelled, path))
+        spelled = _ESCAPE_OR_OCTET.sub(_respelled, path)
     except _Refused as refused:
         return BadPath(f"the path {_shown(path)} holds {refused}")
+    overlong = _OVERLONG.search(spelled)
+    if overlong is not None:
+        return BadPath(f"the path {_shown(path)} holds {overlong[0]}.., which is no UTF-8")
+    return without_dots(spelled)
 
 
 def _respelled(found: re.Match[str]) -> str:

@@ -206,6 +206,19 @@ def test_of_a_repeated_header_an_allow_rule_needs_all_and_a_deny_rule_any() -> N
     assert denies(rule(when=unless), twice)
 
 
+def test_a_header_that_some_apps_take_for_another_allows_nothing_and_is_denied() -> None:
+    """Gateways after CGI's fashion do not tell X_Role from X-Role; others see two headers, or none."""
+    role, unless = (
+        Condition("request.headers[x-role]", ("admin",)),
+        Condition("request.headers[x-role]", (), ("admin",)),
+    )
+    for headers in ((("x_role", "admin"),), (("x-role", "user"), ("x_role", "admin"))):
+        assert not allows(rule(when=role), facts(headers=headers))
+        assert denies(rule(when=role), facts(headers=headers))
+        assert not allows(rule(when=unless), facts(headers=headers))
+    assert not allows(rule(when=role), facts(headers=(("x-role", "admin"), ("x_role", "user"))))
+
+
 @settings(deadline=None)
 @given(st.text(), st.text(), st.text(), st.lists(st.tuples(st.text(), st.text())), st.text())
 def test_no_request_raises(
