@@ -21,7 +21,7 @@ class Core:
         self.pool = Pool(loop, lambda: self._identity)
         self.upstreams = Upstreams(loop, Dialler(loop, self.pool))
         self.arrivals = Arrivals(loop, self.world, self.upstreams, observer)
-        self.tunnels = Tunnels(loop, lambda: self._identity, trust_domain, self.arrivals.arrived)
+        self.tunnels = Tunnels(loop, self._presented, trust_domain, self.arrivals.arrived)
 
     @property
     def identity(self) -> TlsIdentity | None:
@@ -32,6 +32,10 @@ class Core:
         """Tunnels that stand go on with the certificate that they have; new ones use the new one."""
         self._identity = identity
         self.pool.retire_all()
+
+    def _presented(self) -> TlsIdentity | None:
+        """To clients, once there is something to serve them: before, another pod may."""
+        return self._identity if self.world.known else None
 
     @property
     def busy(self) -> bool:

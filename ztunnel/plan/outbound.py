@@ -138,7 +138,7 @@ def _to_waypoint(dial: Dial, waypoint: GatewayAddress, bound: str, hostname: str
     there = replace(dial, destination=SocketAddress(dial.destination.ip, waypoint.hbone_port or HBONE))
     upstream = choose_upstream(there, found) if isinstance(found, Service) else _waypoint_workload(there, found)
     if isinstance(upstream, Unavailable):
-        return Refuse(f"the waypoint of {bound} is not ready: {upstream.reason}")
+        return Refuse(f"the waypoint of {bound} is not ready: {upstream.reason}", passing=True)
     return Tunnel(
         authority=str(dial.destination),
         dial=upstream.address,

@@ -54,6 +54,7 @@ class Refuse(Struct, frozen=True):
 
     reason: str
     flag: Flag = Flag.CONNECT
+    passing: bool = False  # it may be otherwise in a moment: a waypoint has no pod that is ready
 
 
 OutboundPlan = PassThrough | Tunnel | Refuse

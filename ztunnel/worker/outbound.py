@@ -1,7 +1,7 @@
 """Captured outbound connections: what the app dialled, what shall become of it, and doing it.
 
-A connection that cannot have what the mesh demands is reset at once, with the reason in its record: never sent in
-plain text, never left hanging.
+A connection that cannot have what the mesh demands is reset, with the reason in its record, and never sent in plain
+text. It is reset at once, unless all that is missing is a waypoint that may be back in a moment.
 """
 
 from __future__ import annotations
@@ -15,27 +15,32 @@ from mesh.model.address import SocketAddress
 from mesh.model.workload import Workload, WorkloadUid
 from ztunnel.plan.outbound import plan_outbound
 from ztunnel.plan.plan import Flag, PassThrough, Refuse, Tunnel
+from ztunnel.plan.unanswered import Unanswered
 from ztunnel.worker.connections import HBONE, OUTBOUND, TCP, Record
 from ztunnel.worker.context import Context
-from ztunnel.worker.loop import BROKEN, Timer
+from ztunnel.worker.loop import BROKEN, HANGUP, IN, Timer
 from ztunnel.worker.pods import Pod
 from ztunnel.worker.pool import ClientTunnel, Key, Pool
 from ztunnel.worker.relay import Relay
 from ztunnel.worker.sockets import Dial, reset
 from ztunnel.worker.stream import MOST_EARLY, Stream
+from ztunnel.worker.unavailable import answer, answer_now
 
 ATTEMPTS = 3  # tunnels tried for one connection; the app at the other end gets what was said at most once
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0  # seconds between looks for a waypoint that is away
 
 
 class Outbound:
     """One captured connection until its bytes flow."""
 
     __slots__ = (
+        "_asked",
         "_attempts",
         "_avoid",
         "_context",
         "_dial",
         "_early",
+        "_pause",
         "_plan",
         "_pod",
         "_pool",
@@ -46,6 +51,8 @@ class Outbound:
         "_timer",
         "_told",
         "_tunnel",
+        "_until",
+        "_why",
     )
 
     def __init__(self, context: Context, pool: Pool, pod: Pod, sock: socket.socket, source: SocketAddress) -> None:
@@ -63,6 +70,10 @@ class Outbound:
         self._early = 0  # bytes of the app's that went with CONNECT
         self._avoid: frozenset[WorkloadUid] = frozenset()
         self._timer: Timer | None = None
+        self._asked = b""  # of a waypoint that has gone, and not answered
+        self._pause = FIRST_PAUSE
+        self._until: float | None = None  # when it has waited long enough for a waypoint
+        self._why = ""  # it waits
         self._told = 0  # events of the app's socket: their edges are not repeated to the pump
 
     def begin(self) -> None:
@@ -78,6 +89,14 @@ class Outbound:
             self._context.arrivals.wait(self._pod.uid, self._decide_when)
         else:
             self._decide()
+
+    def go_on(self, destination: SocketAddress, asked: bytes) -> None:
+        """In the place of a connection whose waypoint has gone."""
+        assert self._sock is not None
+        self._context.loop.hand_over(self._sock.fileno(), self.event)
+        self._record.destination, self._asked = destination, asked
+        self._told = IN | HANGUP  # there may be more to read
+        self._wait("the waypoint has gone")  # a moment: one that ends each connection must not keep us busy
 
     def _come_from(self, destination: SocketAddress) -> None:
         """Capture led the app's socket over loopback; without it, it would come from the pod's address."""
@@ -100,17 +119,38 @@ class Outbound:
             self._context.mesh, self._pod.uid, self._record.destination, self._context.chance, self._avoid
         )
         if isinstance(plan, Refuse):
-            self._refuse(plan.flag, plan.reason)
+            if not plan.passing or not self._wait(plan.reason):
+                self._refuse(plan.flag, plan.reason, told=plan.passing)
         elif isinstance(plan, PassThrough):
             self._pass_through(plan)
         else:
             self._through_tunnel(plan)
 
-    def _refuse(self, flag: Flag, reason: str) -> None:
+    def _wait(self, reason: str) -> bool:
+        """For a waypoint that is away; whether it is worth it."""
+        loop = self._context.loop
+        if self._until is None:
+            self._until = loop.now + self._context.settings.waypoint_timeout
+        if self._sock is None or loop.now + self._pause > self._until:
+            return False
+        self._why, self._avoid, self._attempts = reason, frozenset(), 0
+        self._timer = loop.later(self._pause, self._look_again)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        return True
+
+    def _look_again(self) -> None:
+        self._timer = None
         if self._sock is not None:
-            sock = self._leave()
-            self._context.book.close(self._record, flag, reason)
-            reset(self._context.loop, sock)
+            self._decide()
+
+    def _refuse(self, flag: Flag, reason: str, *, told: bool = False) -> None:
+        """`told`: an app that has asked something over HTTP hears why."""
+        if self._sock is None:
+            return
+        sock, context = self._leave(), self._context
+        context.book.close(self._record, flag, reason)
+        if not (told or self._asked) or not answer(context.lingering, sock, self._asked, reason):
+            reset(context.loop, sock)
 
     def _leave(self) -> socket.socket:
         sock, self._sock = self._sock, None
@@ -179,6 +219,10 @@ class Outbound:
         self._pool.request(key, self._pod.network_namespace, self)
 
     @property
+    def _by_waypoint(self) -> bool:
+        return self._plan is not None and self._plan.via_waypoint
+
+    @property
     def gave_up(self) -> bool:
         return self._sock is None
 
@@ -195,7 +239,9 @@ class Outbound:
             if isinstance(other, Tunnel):
                 self._through_tunnel(other)
                 return
-        self._refuse(flag, reason)
+        # One that ends breaks handshakes as well.
+        if not (plan.via_waypoint and flag is not Flag.IDENTITY_ERROR and self._wait(reason)):
+            self._refuse(flag, reason, told=plan.via_waypoint)
 
     def tunnel_ready(self, tunnel: ClientTunnel) -> None:
         plan, own = self._plan, self._context.mesh.workload(self._pod.uid)
@@ -217,7 +263,7 @@ class Outbound:
         """What the app has said already goes with CONNECT, which spares both sides a turn (13 % of connections per
         second). It stays in the app's socket until the answer: a stream that the peer refuses is opened again with it.
         """
-        room = tunnel.reserve(self._stream) if tunnel.takes_early else None
+        room = tunnel.reserve(self._stream) if tunnel.takes_early and not self._by_waypoint else None
         if room is None or self._sock is None:
             return
         try:
@@ -253,8 +299,8 @@ class Outbound:
             self._timer = None
         if self._attempts < ATTEMPTS:
             self._request(True)
-        else:
-            self._refuse(Flag.CONNECT, reason)
+        elif not self._by_waypoint or not self._wait(reason):
+            self._refuse(Flag.CONNECT, reason, told=self._by_waypoint)
 
     # --- the app's socket, before bytes flow
 
@@ -265,7 +311,8 @@ class Outbound:
                 self._dial.cancel()
                 self._dial = None
             self._cancel()
-            self._refuse(Flag.NONE, "the app reset the connection before it was established")
+            waited = f", while {self._why}" if self._why and self._timer is not None else ""
+            self._refuse(Flag.NONE, f"the app reset the connection before it was established{waited}")
 
     def crash(self, reason: str) -> None:
         self._cancel()
@@ -280,14 +327,25 @@ class Outbound:
             self._cancel()
             why = refusal(headers)
             said = f"{self._record.actual} answered CONNECT with status {status}{why and ': '}{why}"
-            self._refuse(Flag.CONNECT, said)
+            self._refuse(Flag.CONNECT, said, told=self._by_waypoint)
             return
         tunnel.accepted()
         sock, record = self._leave(), self._record
         stream = Stream(tunnel, self._stream, sock, record.finished)
         tunnel.streams[self._stream] = stream
         record.carrier = stream
+        if self._by_waypoint:
+            stream.follow(Unanswered(to_repeat=not self._asked), self._rescue, self._asked)
         stream.start(self._told, said=self._early)
+
+    def _rescue(self, sock: socket.socket, asked: bytes | None, reason: str) -> None:
+        """The waypoint has gone; another one, or the same that is back, may go on. See Stream.follow."""
+        context = self._context
+        if asked is not None:
+            successor = Outbound(context, self._pool, self._pod, sock, self._source)
+            successor.go_on(self._record.destination, asked)
+        elif not answer_now(context.lingering, sock, f"the waypoint has gone in the middle of the request: {reason}"):
+            reset(context.loop, sock)
 
     def push(self, pieces: list[memoryview]) -> None:
         """HTTP/2 does not hand on DATA before a response."""

@@ -23,6 +23,9 @@ class Settings:
     """From CONNECT to its response. Longer than `connect_timeout`: the peer may be dialling an app that is dead."""
     workload_timeout: float = 5.0
     """How long a connection of a new pod waits until the mesh knows the pod and its certificate: as Istio's."""
+    waypoint_timeout: float = 20.0
+    """How long a connection waits for a waypoint that has no pod that is ready: one that is restarted is back in
+    seconds, and nothing of the app's was sent to the one before."""
     ping_interval: float = 10.0
     ping_timeout: float = 20.0
     """A peer that says nothing for so long after a PING is gone: as Istio's."""
@@ -63,6 +66,7 @@ class Settings:
             preface_timeout=read.seconds("AMBIT_PREFACE_TIMEOUT", default.preface_timeout),
             response_timeout=read.seconds("AMBIT_RESPONSE_TIMEOUT", default.response_timeout),
             workload_timeout=read.seconds("AMBIT_WORKLOAD_TIMEOUT", default.workload_timeout),
+            waypoint_timeout=read.seconds("AMBIT_WAYPOINT_TIMEOUT", default.waypoint_timeout),
             ping_interval=read.seconds("AMBIT_PING_INTERVAL", default.ping_interval),
             ping_timeout=read.seconds("AMBIT_PING_TIMEOUT", default.ping_timeout),
             pool_streams=read.number("POOL_MAX_STREAMS_PER_CONNECTION", default.pool_streams),

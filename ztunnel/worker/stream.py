@@ -13,12 +13,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mesh.hbone import ErrorCode
+from ztunnel.plan.unanswered import Unanswered
 from ztunnel.worker.loop import BROKEN, HANGUP, IN, OUT
 from ztunnel.worker.sockets import reset, say
 
 if TYPE_CHECKING:
     from ztunnel.worker.tunnel import Tunnel
 
+Rescue = Callable[[socket.socket, bytes | None, str], None]
 MAX_PIECES = 512  # of one writev; IOV_MAX is 1024
 MOST_EARLY = 16 << 10  # bytes of the app's that may go with CONNECT: a request, not a transfer
 
@@ -40,9 +42,11 @@ class Stream:
         "_in_ended",
         "_out_ended",
         "_queued",
+        "_rescue",
         "_sock",
         "_to_app",
         "_tunnel",
+        "_unanswered",
         "_waiting",
     )
 
@@ -59,12 +63,28 @@ class Stream:
         self._queued = False
         self._from_app = 0
         self._to_app = 0
+        self._unanswered: Unanswered | None = None
+        self._rescue: Rescue | None = None
+
+    def follow(self, unanswered: Unanswered, rescue: Rescue, asked: bytes) -> None:
+        """The other end is a waypoint. If it goes, `rescue` takes the app's socket, and what to ask another one: b"" is
+        nothing at all, None that the app has to be told. `asked` is what the one before was asked."""
+        self._unanswered, self._rescue = unanswered, rescue
+        if asked:
+            room = self._tunnel.reserve(self._id)
+            if room is None or len(room) < len(asked):
+                self._abort("there is no room to repeat the request")
+                return
+            room[: len(asked)] = asked
+            self._tunnel.commit(self._id, len(asked))
+            unanswered.said(asked)
 
     def start(self, told: int, early: bytes | bytearray = b"", ended: bool = False, said: int = 0) -> None:
         """`told`: events of the app's socket before now, whose edges are not repeated. `early` and `ended` are what
         came through the tunnel before that socket was there; `said` bytes of the app's have been sent and are still in
         its socket."""
-        assert self._sock is not None
+        if self._sock is None:
+            return
         self._tunnel.loop.hand_over(self._sock.fileno(), self.event)
         self._hangup = bool(told & HANGUP)
         if said and not self._skip(said):
@@ -141,6 +161,8 @@ class Stream:
             self._app_ended()
             return
         self._from_app += size
+        if self._unanswered is not None:
+            self._unanswered.said(bytes(room[:size]))
         tunnel.commit(self._id, size)
         if (self._hangup or size == len(room)) and not self._queued:
             self._queued = True
@@ -178,6 +200,8 @@ class Stream:
         """Payload from the peer; the views are valid during this call only."""
         if self._sock is None:
             return
+        if self._unanswered is not None:
+            self._hear(pieces)
         if self._backlog is not None:
             for piece in pieces:
                 self._backlog += piece
@@ -200,6 +224,12 @@ class Stream:
             self._taken(sent)
         self._keep(pieces, sent)
 
+    def _hear(self, pieces: list[memoryview]) -> None:
+        assert self._unanswered is not None
+        self._unanswered.heard(pieces)
+        if self._unanswered.doubtful:
+            self._unanswered = self._rescue = None
+
     def _keep(self, pieces: list[memoryview], sent: int) -> None:
         """Copies what is left of `pieces` after the first `sent` bytes."""
         for piece in pieces:
@@ -215,6 +245,10 @@ class Stream:
 
     def ended(self) -> None:
         """END_STREAM: the peer sends no more."""
+        if self._unanswered is not None and self._unanswered.overlooked:
+            self._tunnel.reset(self._id, ErrorCode.CANCEL)
+            self.lost("the waypoint has ended the connection")
+            return
         self._in_ended = True
         if self._backlog is None:
             self._shut_down()
@@ -229,7 +263,14 @@ class Stream:
 
     def lost(self, reason: str) -> None:
         """The tunnel has gone."""
-        self._break(reason)
+        unanswered, rescue, sock = self._unanswered, self._rescue, self._sock
+        if unanswered is None or rescue is None or sock is None or self._backlog is not None or self._out_ended:
+            self._break(reason)
+        elif unanswered.at_rest or unanswered.answerable:
+            self._leave(reason)
+            rescue(sock, b"" if unanswered.at_rest else unanswered.repeatable() or None, reason)
+        else:
+            self._break(reason)
 
     def writable(self) -> None:
         """There may be room or credit again."""
@@ -281,5 +322,6 @@ class Stream:
 
     def _leave(self, reason: str) -> None:
         self._sock = None
+        self._unanswered = self._rescue = None  # which would keep alive what led here
         self._tunnel.release(self._id)
         self._finished(reason)
