@@ -59,8 +59,8 @@ class Unanswered:
 
     @property
     def overlooked(self) -> bool:
-        """A waypoint that ends now has closed a connection at rest without having said so: the app may ask again, or has
-        in this very moment."""
+        """A waypoint that ends now has closed a connection at rest without a word: the app may ask again, or has in
+        this very moment."""
         return self._before and not self._closes and (self.at_rest or self.answerable)
 
     def repeatable(self) -> bytes:
