@@ -18,8 +18,11 @@ _DURATION = re.compile(r"((\d{1,5})(h|ms|m|s)){1,4}")  # GEP-2257
 _SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _MAX_EXPRESSION = 1024  # as the CRD has it
 
-# Headers that say where a message ends or how the connection goes on: a change of them is request smuggling.
-FRAMING = frozenset({"connection", "content-length", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"})
+# Headers that say where a message ends or how the connection goes on: a change of them is request smuggling. Host is
+# what URLRewrite changes.
+FRAMING = frozenset(
+    {"connection", "content-length", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade"}
+)
 
 
 def header_name(text: str) -> str:
@@ -31,6 +34,8 @@ def header_name(text: str) -> str:
 def changed_header(name: str, value: str = "") -> str:
     if name.lower() in FRAMING:
         return f"header {name} is the connection's own and cannot be changed"
+    if name.lower() == "host":
+        return f"header {name} is changed by a filter of type URLRewrite"
     if not _VALUE.fullmatch(value):
         return f"header {name} has a value with control characters"
     return header_name(name)

@@ -144,6 +144,8 @@ def _accepted(compiled: CompiledRoute, attachment: Attachment, others: Collectio
     if compiled.route is None:
         why = _words(compiled.flaws) or "the route has no rules"
         return Wanted("Accepted", False, "UnsupportedValue", why)
+    if _serves_nothing(compiled.route):
+        return Wanted("Accepted", False, "UnsupportedValue", _words(compiled.flaws))
     winners = {port: in_force(attachment.target, port, others) for port in attachment.ports}
     stronger = {found[0].key for found in winners.values() if found and found[0].key.kind != compiled.key.kind}
     if stronger and all(found and found[0].key.kind != compiled.key.kind for found in winners.values()):
@@ -152,6 +154,12 @@ def _accepted(compiled: CompiledRoute, attachment: Attachment, others: Collectio
     older = [port for port, found in winners.items() if compiled not in found]
     note = f"an older or more specific route decides about port {', '.join(map(str, older))}" if older else ""
     return Wanted("Accepted", True, "Accepted", note)
+
+
+def _serves_nothing(route: Route) -> bool:
+    """Whether each rule answers with an error only. Were some to do so, the route would be partially invalid."""
+    rules = [*(route.http or ()), *(route.grpc or ())]
+    return bool(rules) and all(rule.filters.error for rule in rules)
 
 
 def _resolved(flaws: Sequence[Flaw]) -> Wanted:

@@ -183,6 +183,16 @@ REWRITE = {"type": "URLRewrite", "urlRewrite": {"hostname": "a.example"}}
             "cannot be changed",
         ),
         (
+            {"filters": [{"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["Trailer"]}}]},
+            "",
+            "cannot be changed",
+        ),
+        (
+            {"filters": [{"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": change(("Host", "x"))}}]},
+            "",
+            "by a filter of type URLRewrite",
+        ),
+        (
             {
                 "matches": [{"path": {"type": "Exact", "value": "/a"}}],
                 "filters": [
@@ -212,6 +222,14 @@ def test_what_cannot_be_done_is_an_error_to_its_rule_and_to_no_other(given: Obje
     else:
         assert said["Accepted"].status
         assert words in said["PartiallyInvalid"].message
+    alone = route(rules=[given])
+    mesh.apply(alone)
+    (found,) = on_port(mesh).routes
+    assert found.http is not None
+    assert words in found.http[0].filters.error
+    said = mesh.conditions(alone)
+    assert (said["Accepted"].status, said["Accepted"].reason) == (False, reason or "UnsupportedValue")
+    assert "PartiallyInvalid" not in said
 
 
 def test_a_match_that_cannot_be_is_left_out_and_with_the_last_one_the_rule() -> None:
