@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from controller.compile.policies import dry_run_of
+from controller.compile.policy_rules import camel
 from controller.store import policy_shapes as shapes
 from controller.store import policy_values as values
 from controller.store.gateway_shapes import GROUP
@@ -22,7 +23,7 @@ from mesh.model.http_policy import Condition, HttpAction, HttpPolicy, Operation,
 
 Read = Callable[[str, str], Any]  # (value, namespace of the policy); raises ValueError
 _NOT = "not_"
-_TEMPLATE = re.compile(r"\{\*\*?\}")
+_TEMPLATES = ("{*}", "{**}")
 _HEADER = re.compile(r"request\.headers\[[^\[\]]+\]")
 _TOKENS = "needs a JSON web token, which waypoints do not read"
 
@@ -58,11 +59,15 @@ def _port(text: str, _: str) -> int:
 
 def _path(text: str, _: str) -> str:
     """`{*}` stands for a segment, `{**}` for any number; only without them may a * begin or end the path."""
-    rest = _TEMPLATE.sub("", text)
-    if rest == text:
+    if "{" not in text and "}" not in text:
         values.string_match(text)
-    elif "*" in rest or "{" in rest or "}" in rest:
-        raise ValueError(f"{text!r}: {{*}} and {{**}} stand alone and go with no other * or brace")
+        return text
+    segments = text.split("/")
+    for segment in segments:
+        if segment not in _TEMPLATES and any(character in segment for character in "{}*"):
+            raise ValueError(f"{text!r}: {{*}} and {{**}} stand for a whole segment, and go with no other * or brace")
+    if segments.count("{**}") > 1:
+        raise ValueError(f"{text!r}: {{**}} may occur once")
     return text
 
 
@@ -176,9 +181,9 @@ class _Reader:
         for name, texts in given:
             read = known.get(name.removeprefix(_NOT))
             if read is None:
-                self._errors.append(f"{place}.{name}: {_TOKENS}")
+                self._errors.append(f"{place}.{camel(name)}: {_TOKENS}")
             else:
-                found[name] = self._values(texts, read, f"{place}.{name}")
+                found[name] = self._values(texts, read, f"{place}.{camel(name)}")
         return found
 
     def _conditions(self, given: Iterable[shapes.When]) -> Iterable[Condition]:

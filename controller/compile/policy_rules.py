@@ -117,7 +117,7 @@ class _Builder:
         if not given:
             self.fault(place, "it names nothing", PARTIALLY_INVALID)
         for name, texts in given:
-            field, written = name.removeprefix(_NOT), _camel(name)
+            field, written = name.removeprefix(_NOT), camel(name)
             if field in _FIELDS:
                 _put(
                     found,
@@ -190,7 +190,7 @@ def _alternatives(sources: list[_Part]) -> Iterator[tuple[Clause, ...]]:
             yield _both(part)
 
 
-def _camel(name: str) -> str:
+def camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 

@@ -158,8 +158,8 @@ def _accepted(compiled: CompiledRoute, attachment: Attachment, others: Collectio
 
 def _serves_nothing(route: Route) -> bool:
     """Whether each rule answers with an error only. Were some to do so, the route would be partially invalid."""
-    rules = [*(route.http or ()), *(route.grpc or ())]
-    return bool(rules) and all(rule.filters.error for rule in rules)
+    errors = [rule.filters.error for rule in route.http or ()] + [rule.filters.error for rule in route.grpc or ()]
+    return bool(errors) and all(errors)
 
 
 def _resolved(flaws: Sequence[Flaw]) -> Wanted:

@@ -193,13 +193,22 @@ class RoutingCompiler:
         policy = self._index.policies[key]
         spec = spec_of(policy)
         if spec is None:
-            return {}, policy_status(None, (), ())
+            return {}, policy_status(None, (), (), ())
         targets = targets_of(key.namespace, spec, self._options.root_namespaces)
         value, problems = compile_http_policy(key, policy, spec)
         waypoints = {name for target in targets.keys for name in self._serving(target)}
-        idle = tuple(f"{target} has no waypoint" for target in targets.keys if not self._serving(target))
-        status = policy_status(bool(waypoints), (*targets.problems, *problems), idle)
+        missing = tuple(f"there is no {target}" for target in targets.keys if not self._exists(target))
+        idle = tuple(
+            f"{target} has no waypoint" for target in targets.keys if self._exists(target) and not self._serving(target)
+        )
+        status = policy_status(bool(waypoints), (*targets.problems, *problems), missing, idle)
         return ({value.key: Published(value, tuple(sorted(waypoints)))} if waypoints else {}), status
+
+    def _exists(self, target: Key) -> bool:
+        """A class need not: it is a name that waypoints have."""
+        if target.kind == "Service":
+            return target in self._index.services
+        return target.kind != "Gateway" or target in self._waypoints.gateways
 
     def _serving(self, target: Key) -> set[str]:
         """The waypoints that evaluate a policy of this target."""

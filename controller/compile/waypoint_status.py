@@ -103,13 +103,17 @@ def _bound(binding: Binding, where: str, ready: bool) -> Wanted:
     return Wanted(BOUND, True, WAYPOINT_ACCEPTED, f"bound to {where} {by}")
 
 
-def policy_status(bound: bool | None, problems: Collection[str], idle: Collection[str]) -> WantedStatus:
-    """`bound` is None for a policy that is no waypoint's; `idle` says which targets have none."""
+def policy_status(
+    bound: bool | None, problems: Collection[str], missing: Collection[str], idle: Collection[str]
+) -> WantedStatus:
+    """`bound` is None for a policy that is no waypoint's; `missing` says which targets there are not, `idle` which have
+    no waypoint."""
     if bound is None:
         return WantedStatus(dropped=frozenset({WAYPOINT_ACCEPTED}))
-    words = "; ".join((*problems, *idle))
+    words = "; ".join((*problems, *missing, *idle))
     if not bound:
-        return WantedStatus((Wanted(WAYPOINT_ACCEPTED, False, "AncestorNotBound" if idle else "Invalid", words),))
+        reason = "AncestorNotBound" if idle else "TargetNotFound" if missing else "Invalid"
+        return WantedStatus((Wanted(WAYPOINT_ACCEPTED, False, reason, words),))
     if problems:
         return WantedStatus((Wanted(WAYPOINT_ACCEPTED, False, "PartiallyInvalid", words),))
     return WantedStatus((Wanted(WAYPOINT_ACCEPTED, True, "Accepted", words),))

@@ -241,6 +241,11 @@ def test_policies_of_a_service_go_to_the_waypoints_that_it_passes() -> None:
     of_web = policy(targets=[{"kind": "Service", "name": "web"}], action="DENY", rules=[rule])
     mesh = shop(of_web)
     assert mesh.conditions(of_web)["WaypointAccepted"].reason == "AncestorNotBound"
+    mesh.delete(service("web"))
+    said = mesh.conditions(of_web)["WaypointAccepted"]
+    assert (said.reason, said.message.endswith("there is no Service shop/web")) == ("TargetNotFound", True)
+    mesh.apply(service("web", selector={"app": "web"}))
+    assert mesh.conditions(of_web)["WaypointAccepted"].reason == "AncestorNotBound"
     mesh.apply(gateway(account="web"))
     published = mesh.routing["policy//shop/policy"]
     assert published.waypoints == ("shop/gate",)
@@ -250,3 +255,12 @@ def test_policies_of_a_service_go_to_the_waypoints_that_it_passes() -> None:
     said = mesh.conditions(of_web)["WaypointAccepted"]
     assert (said.status, said.reason) == (False, "PartiallyInvalid")
     assert mesh.routing[f"service//shop/gate//{mesh.service().key}"].value.policies == ("shop/policy",)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("path", ["/a{*}b", "/{**}/x/{**}", "/{*", "/a*/{*}", "*}"])
+def test_a_template_that_no_waypoint_can_read_is_said_to_be_none(path: str) -> None:
+    rule = {"to": [{"operation": {"paths": ["/{*}/b", path]}}]}
+    of_web = policy(targets=[{"kind": "Service", "name": "web"}], rules=[rule])
+    said = shop(gateway(account="web"), of_web).conditions(of_web)["WaypointAccepted"]
+    assert (said.status, said.reason) == (False, "PartiallyInvalid")
+    assert "spec.rules[0].to[0].operation.paths[1]" in said.message
