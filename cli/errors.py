@@ -26,8 +26,8 @@ def warn(sentence: str) -> None:
 
 
 @contextmanager
-def told_in_one_sentence() -> Iterator[None]:
-    """Ends the process with the sentence of an expected failure; an unexpected one keeps its traceback."""
+def told_in_one_sentence(status: int = WRONG) -> Iterator[None]:
+    """Ends the process with an expected failure's sentence, and `status`; an unexpected one keeps its traceback."""
     try:
         yield
     except BrokenPipeError:
@@ -36,7 +36,7 @@ def told_in_one_sentence() -> Iterator[None]:
         if not isinstance(problem, _expected()):
             raise
         warn(str(problem))
-        raise SystemExit(WRONG) from None
+        raise SystemExit(status) from None
 
 
 def _expected() -> tuple[type[Exception], ...]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+import functools
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
 from cli.choice import with_home
-from cli.errors import fail
+from cli.errors import fail, told_in_one_sentence
 from cli.explain import names, words
 from cli.explain.answer import Asked, Explanation, Request, Step, Verdict, Way
 from cli.explain.live import LiveViews
@@ -21,6 +23,18 @@ from controller.store.interface import Object
 EXIT = {Verdict.ALLOWED: 0, Verdict.DENIED: 1, Verdict.UNKNOWN: 2}
 
 
+def _told_or_unknown(command: Callable[..., None]) -> Callable[..., None]:
+    """A failure says nothing about whether anything is denied."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **given: Any) -> None:
+        with told_in_one_sentence(EXIT[Verdict.UNKNOWN]):
+            command(*args, **given)
+
+    return run
+
+
+@_told_or_unknown
 @with_home
 def explain(
     home: Home,

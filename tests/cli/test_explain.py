@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 
@@ -43,6 +44,7 @@ from mesh.model.workload import (
     WorkloadUid,
 )
 from mesh.wire.routing import Routing
+from tests.cli.ambit import ambit
 from waypoint.plan.world import Own, World
 
 SHOP = ServiceKey("shop/shop.shop.svc.cluster.local")
@@ -294,3 +296,10 @@ def test_as_a_document() -> None:
     document = words.as_document(Mesh().explain())
     assert document["verdict"] == "allowed"
     assert [step["topic"] for step in document["ways"][0]["steps"]] == ["path", "enrolment", "policy", "deliver"]
+
+
+@pytest.mark.parametrize("more", [(), ("--header", "nonsense")])
+def test_a_failure_is_no_denial(tmp_path: Path, more: tuple[str, ...]) -> None:
+    done = ambit("explain", "client", "server", *more, "--kubeconfig", str(tmp_path / "none"), home=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("ambit: ")
