@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from mesh.model.balance import Unavailable
 from mesh.model.workload import WorkloadUid
 from waypoint.channel import Channel
+from waypoint.exchange.grpc_messages import Messages
 from waypoint.exchange.replies import send_reply
 from waypoint.exchange.upstreams import Ticket, Upstreams, Version
 from waypoint.http.message import Requester, RequestHead, Responder, ResponseHead
@@ -50,6 +51,8 @@ class Record:
     attempts: int = 0
     headers: Headers = field(default=())
     is_grpc: bool = False
+    messages_received: int = 0  # of gRPC, from the client
+    messages_sent: int = 0
     first_byte: float = 0.0
 
 
@@ -72,6 +75,7 @@ class HttpExchange:
         "_kept",
         "_kept_size",
         "_loop",
+        "_messages",
         "_pending",
         "_random",
         "_record",
@@ -120,6 +124,7 @@ class HttpExchange:
         self._pending: list[bytes] = []  # of the request's body: came while there is nobody to send it to
         self._kept: list[bytes] = []  # of it: sent, and kept for another attempt
         self._kept_size = 0
+        self._messages = (Messages(), Messages()) if record.is_grpc else None  # from the client, and to it
         self._replayable = True
         self._body_held = 0  # of the request's body: not acknowledged
         self._response_held = 0
@@ -222,6 +227,8 @@ class HttpExchange:
         size = sum(map(len, pieces))
         self._record.received += size
         self._body_held += size
+        if self._messages is not None:
+            self._messages[0].add(pieces)
         requester = self._requester
         if requester is None:
             self._pending += [bytes(piece) for piece in pieces]
@@ -300,6 +307,8 @@ class HttpExchange:
             responder.write(piece)
             size += len(piece)
         self._record.sent += size
+        if self._messages is not None:
+            self._messages[1].add(pieces)
         if responder.congested:
             self._response_held += size
         elif self._requester is not None:
@@ -373,6 +382,8 @@ class HttpExchange:
         self._stop_timer()
         if not self.over:
             self.over = True
+            if self._messages is not None:
+                self._record.messages_received, self._record.messages_sent = (each.count for each in self._messages)
             self._finished(self._record)
 
 

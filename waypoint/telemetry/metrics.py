@@ -42,11 +42,12 @@ class Histogram:
 class RequestSeries:
     """Requests with the same labels."""
 
-    __slots__ = ("count", "duration", "labels", "received", "sent")
+    __slots__ = ("count", "duration", "is_grpc", "labels", "messages_received", "messages_sent", "received", "sent")
 
-    def __init__(self, labels: tuple[str, ...]) -> None:
+    def __init__(self, labels: tuple[str, ...], is_grpc: bool) -> None:
         self.labels = labels
-        self.count = 0
+        self.is_grpc = is_grpc
+        self.count = self.messages_received = self.messages_sent = 0
         self.duration, self.received, self.sent = Histogram(DURATIONS), Histogram(SIZES), Histogram(SIZES)
 
 
@@ -70,13 +71,16 @@ class Traffic(Collector):
         client, hop = record.client, record.hop
         workload = hop.workload if hop else None
         key = (
-            client.identity, client.address.ip, workload, arrival.service, record.is_grpc,
+            client.identity, client.address.ip, workload, hop and hop.service, arrival.service, record.is_grpc,
             record.status, record.grpc_status, record.flags,
         )  # fmt: skip
         series = self._requests.get(key)
         if series is None or (workload is not None and hop is not None and key[2] is not workload):
             series = self._new_request(key, record, arrival)
         series.count += 1
+        if series.is_grpc:
+            series.messages_received += record.messages_received
+            series.messages_sent += record.messages_sent
         series.duration.add((self._now() - record.started) * 1000)
         series.received.add(record.received)
         series.sent.add(record.sent)
@@ -106,7 +110,7 @@ class Traffic(Collector):
         )
         found = self._requests.get(key)
         if found is None:
-            found = self._requests[key] = RequestSeries(labels)
+            found = self._requests[key] = RequestSeries(labels, record.is_grpc)
         return found
 
     def _connection(self, record: StreamRecord, arrival: Arrival) -> ConnectionSeries:
@@ -128,6 +132,12 @@ class Traffic(Collector):
         yield self._histogram("istio_request_duration_milliseconds", "Duration of requests", lambda one: one.duration)
         yield self._histogram("istio_request_bytes", "Bodies of requests", lambda one: one.received)
         yield self._histogram("istio_response_bytes", "Bodies of responses", lambda one: one.sent)
+        for way, name in (("request", "messages_received"), ("response", "messages_sent")):
+            family = CounterMetricFamily(f"istio_{way}_messages", f"gRPC: messages of {way}s", labels=REQUEST)
+            for one in self._requests.values():
+                if one.is_grpc:
+                    family.add_metric(one.labels, getattr(one, name))
+            yield family
         for name in ("opened", "closed", "received", "sent"):
             suffix = f"connections_{name}" if name in ("opened", "closed") else f"{name}_bytes"
             family = CounterMetricFamily(f"istio_tcp_{suffix}", f"TCP: {suffix}", labels=CONNECTION)
