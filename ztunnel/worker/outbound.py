@@ -262,6 +262,7 @@ class Outbound:
     def _say_early(self, tunnel: ClientTunnel) -> None:
         """What the app has said already goes with CONNECT, which spares both sides a turn (13 % of connections per
         second). It stays in the app's socket until the answer: a stream that the peer refuses is opened again with it.
+        Not to a waypoint: what is said to one is followed from the first byte on (Stream.follow).
         """
         room = tunnel.reserve(self._stream) if tunnel.takes_early and not self._by_waypoint else None
         if room is None or self._sock is None:
