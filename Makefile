@@ -1,7 +1,7 @@
 # Ambit. `make demo` shows what it does, `make test` proves it; both set up a fresh Debian 12 machine by themselves.
 PYTHON := .venv/bin/python
 ARGS ?=
-COMPILED := tests/hbone tests/identity tests/policy tests/plan tests/worker  # run on the sources, then on build/compiled
+COMPILED := tests/hbone tests/identity tests/policy tests/plan tests/worker tests/waypoint  # run on the sources, then on build/compiled
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo demo-kubernetes cluster cluster-down test test-compiled kubernetes conformance test-kernels lint types bench soak scale clean

@@ -36,8 +36,6 @@ MEND_SECONDS = 30.0  # how often the one who writes looks whether the root is st
 # Containers of local mode see this machine's files, so what is mounted needs a place that every machine has; and the
 # program is where we are, perhaps in a home directory that only its owner may enter.
 _ROOT = Path(__file__).resolve().parents[1]
-_ENVIRONMENT, _ = compiled.environment({"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"})
-_LOCALLY = ("/mnt", tuple(_ENVIRONMENT.items()), _ROOT.stat().st_uid)
 
 Work = Callable[[], Coroutine[Any, Any, None]]
 
@@ -74,7 +72,9 @@ def _in_directory(root: Path, settings: Settings) -> Home:
     store = DirectoryStore(root)
     issuer = load_or_create(settings.state / CA_DIRECTORY, settings.mesh.trust_domain, datetime.now(UTC))
     authenticator = TokenAuthenticator(settings.state / KEY_FILE)
-    runtime = Runtime("", (sys.executable, "-m", "waypoint"), str(settings.listen), issuer.roots, *_LOCALLY)
+    environment, _ = compiled.environment({"PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"})
+    locally = ("/mnt", tuple(environment.items()), _ROOT.stat().st_uid)
+    runtime = Runtime("", (sys.executable, "-m", "waypoint"), str(settings.listen), issuer.roots, *locally)
     return Home(store, issuer, authenticator, settings.names, lambda work: work(), runtime, collects=True)
 
 

@@ -25,7 +25,9 @@ EMPTY_TABLE = b"\x20"  # a size update to zero, RFC 7541 section 6.3
 NEVER_INDEXED = 0x10
 MAX_ONE_BYTE_LENGTH = 126
 UNIQUE = ("forwarded", "traceparent")  # have another value in each request; all others are alike for a pod's requests
+INDICES = bytes(range(0x81, 0xFF))  # an indexed field in one byte, RFC 7541 section 6.1
 KNOWN_BLOCKS = 16  # decoded blocks that are remembered: responses of a peer are alike, requests never (trace ids)
+LARGEST_KNOWN = 4096  # bytes of their fields: what a connection remembers stays below 64 KiB of either kind
 # A list beyond the advertised size costs one stream; a block that unfolds to more than this many times that size is an
 # attack (its decoding has to be broken off, and with it the connection's state).
 HARD_LIMIT_FACTOR = 4
@@ -110,12 +112,13 @@ def header_frames(stream: int, block: bytes, max_frame: int, *, end_stream: bool
 class HeaderDecoder:
     """Decodes the header blocks of one connection, in their order."""
 
-    __slots__ = ("_known", "_limit", "_tables")
+    __slots__ = ("_indexed", "_known", "_limit", "_tables")
 
     def __init__(self, max_header_list: int) -> None:
         self._limit = max_header_list
         self._tables = hpack.Decoder(max_header_list * HARD_LIMIT_FACTOR)
         self._known: dict[bytes, Fields] = {}  # blocks that do not depend on the dynamic table
+        self._indexed: dict[bytes, Fields] = {}  # blocks of nothing but indices, as the table is now
 
     def decode(self, block: bytes) -> Fields:
         """The fields of a block. Raises HeadersTooLarge, or ConnectionFailed when the tables are lost."""
@@ -124,13 +127,22 @@ class HeaderDecoder:
             try:
                 fields = _decode_plain(block)
             except (_NotPlain, IndexError):
-                fields = self._decode_any(block)
+                fields = self._decode_with_table(block)
             else:
-                if len(self._known) >= KNOWN_BLOCKS:
-                    self._known.clear()
-                self._known[block] = fields
+                _remember(self._known, block, fields)
         if size_of(fields) > self._limit:
             raise HeadersTooLarge
+        return fields
+
+    def _decode_with_table(self, block: bytes) -> Fields:
+        """Clients that ask the same again and again send indices only, which leave the table as it is."""
+        if block.translate(None, INDICES):
+            self._indexed.clear()
+            return self._decode_any(block)
+        fields = self._indexed.get(block)
+        if fields is None:
+            fields = self._decode_any(block)
+            _remember(self._indexed, block, fields)
         return fields
 
     def _decode_any(self, block: bytes) -> Fields:
@@ -145,6 +157,14 @@ class HeaderDecoder:
             reason = f"a header block cannot be decoded ({type(error).__name__})"
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, reason) from error
         return [(_text(name), _text(value)) for name, value in fields]
+
+
+def _remember(known: dict[bytes, Fields], block: bytes, fields: Fields) -> None:
+    if size_of(fields) > LARGEST_KNOWN:
+        return
+    if len(known) >= KNOWN_BLOCKS:
+        known.clear()
+    known[block] = fields
 
 
 def _text(octets: bytes) -> str:
