@@ -196,6 +196,23 @@ def test_what_no_request_of_http2_may_have_reaches_nobody(rig: Rig, headers: lis
     assert not reached
 
 
+@pytest.mark.parametrize("path", ["http://other/", "a", "other:80", "", "/a\r\nX: y", "/a b", "/\0"])
+def test_a_path_that_is_none_reaches_nobody(rig: Rig, path: str) -> None:
+    """HTTP/2 knows no URI in :path, which would name another authority than :authority."""
+    reached: list[bytes] = []
+    with app("127.9.1.1", lambda sock: reached.append(sock.recv(100))) as port:
+        rig.simple(AppProtocol.HTTP2, target=port)
+        client = Http2(rig.dial())
+        stream = client.request(path=path)
+        try:
+            answer, _, _ = client.answer(stream)
+        except EOFError:
+            pass
+        else:
+            assert answer[":status"] == "400"
+    assert not reached
+
+
 # --- what an endpoint speaks that speaks no HTTP/2
 
 

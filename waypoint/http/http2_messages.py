@@ -34,8 +34,8 @@ def parse_request(fields: Fields, ended: bool) -> RequestHead:
     if method == "CONNECT":
         if path or scheme or not authority:
             raise Malformed("CONNECT with :scheme or :path, or without :authority")
-    elif not path or scheme not in ("http", "https"):
-        raise Malformed("no :path, or no :scheme of HTTP")
+    elif not (path.startswith("/") or path == "*") or scheme not in ("http", "https"):
+        raise Malformed("no :path that begins with a slash, or no :scheme of HTTP")  # RFC 9113 section 8.3.1
     host = framing.get("host")
     length = _length(framing, ended, UNKNOWN_LENGTH)
     return RequestHead(
