@@ -22,8 +22,9 @@ for directory in etc opt var/lib var/log; do
     mkdir -p "$state/changed/$directory" "$state/work/$directory"
     mount -t overlay overlay -o "lowerdir=/$directory,upperdir=$state/changed/$directory,workdir=$state/work/$directory" "/$directory"
 done
-# Images are overlays themselves, which the kernel does not stack on one; kubelet asks for the free space of its disk.
-for directory in var/lib/containerd var/lib/kubelet; do
+# Images are overlays themselves, which the kernel does not stack on one; kubelet asks for the free space of its disk; and
+# what a local mesh of the machine keeps is no business of a node.
+for directory in var/lib/containerd var/lib/kubelet var/lib/ambit; do
     mkdir -p "$state/plain/$directory" "/$directory"
     mount --bind "$state/plain/$directory" "/$directory"
 done

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from functools import partial
@@ -139,3 +140,13 @@ def test_commands_say_where_things_are_and_run_there(busy: Busy) -> None:
     assert "ready nodes: node1, node2" in command("status")
     command("restart", "node2", "kube-proxy")
     assert command("kubeconfig").strip() == str(busy.cluster.kubeconfig)
+
+
+def test_a_node_does_not_see_what_a_local_mesh_of_the_machine_keeps(busy: Busy) -> None:
+    place = Path(f"/var/lib/ambit/ambit-test-{os.getpid()}")
+    place.mkdir(parents=True)
+    try:
+        for node in busy.cluster.nodes:
+            assert place.name not in nodes.on_node(node, "ls", "/var/lib/ambit")
+    finally:
+        place.rmdir()
