@@ -66,6 +66,14 @@ PROGRAMS = (
         f"helm {HELM}",
         "helm.sh/helm/v3/cmd/helm",
         "1 to 2 minutes",
-        variables=(f"helm.sh/helm/v3/internal/version.version=v{HELM}",),
+        # As its own Makefile has it: `helm template` and `helm lint` ask no cluster which Kubernetes to expect.
+        variables=(
+            f"helm.sh/helm/v3/internal/version.version=v{HELM}",
+            *(
+                f"helm.sh/helm/v3/pkg/{package}.k8sVersion{part}={number}"
+                for package in ("chartutil", "lint/rules")
+                for part, number in (("Major", _KUBERNETES_MAJOR), ("Minor", _KUBERNETES_MINOR))
+            ),
+        ),
     ),
 )

@@ -77,3 +77,9 @@ def test_the_pods_that_clean_up_are_taken_too(kubeconfig: Path) -> None:
         pod = yaml.safe_load(text)
         pod["metadata"] |= {"name": "cleaner", "namespace": chart.NAMESPACE}
         assert dry_run(kubeconfig, yaml.safe_dump(pod)) == ["pod/cleaner created (server dry run)"]
+
+
+def test_helm_renders_it_without_being_told_of_a_cluster() -> None:
+    """As `helm template | kubectl apply --dry-run=server` is typed: a helm knows which Kubernetes it was made for."""
+    done = chart.run("template", "ambit", str(chart.CHART), "--namespace", chart.NAMESPACE)
+    assert done.returncode == 0, done.stderr
