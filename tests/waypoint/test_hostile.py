@@ -14,7 +14,6 @@ from mesh.model.routing import AppProtocol
 from tests.waypoint.rig import Rig, app, is_closed, read_all
 from tests.waypoint.test_http1 import ask, mirror, read_head
 from tests.waypoint.test_http2 import Echo, Http2
-from waypoint.channel import Nobody
 from waypoint.http import http1_server
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -69,7 +68,7 @@ def test_empty_lines_without_end_are_read_once() -> None:
     """Each taken by itself would copy what is left of the buffer: a megabyte would cost a second."""
     taken: list[int] = []
 
-    class Counting(Nobody):
+    class Counting:
         user: object = None
 
         def acknowledge(self, size: int) -> None:
