@@ -23,9 +23,9 @@ class Settings:
     """From CONNECT to its response. Longer than `connect_timeout`: the peer may be dialling an app that is dead."""
     workload_timeout: float = 5.0
     """How long a connection of a new pod waits until the mesh knows the pod and its certificate: as Istio's."""
-    waypoint_timeout: float = 20.0
+    waypoint_timeout: float = 10.0
     """How long a connection waits for a waypoint that has no pod that is ready: one that is restarted is back in
-    seconds, and nothing of the app's was sent to the one before."""
+    seconds, and nothing of the app's was sent to the one before. Not longer than a connect() to a host that is down."""
     ping_interval: float = 10.0
     ping_timeout: float = 20.0
     """A peer that says nothing for so long after a PING is gone: as Istio's."""
