@@ -82,12 +82,12 @@ class Machine:
             told = await asyncio.to_thread(process.communicate, timeout=PATIENCE)
             assert process.returncode == 0, told[1]
 
-    def answers(self) -> bool:
+    def answers(self, name: str = "cni.sock") -> bool:
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as probe:
-            return probe.connect_ex(str(self.run / "cni.sock")) == 0
+            return probe.connect_ex(str(self.run / name)) == 0
 
     async def ztunnel(self) -> Ztunnel:
-        await until((self.run / "ztunnel.sock").exists)
+        await until(lambda: self.answers("ztunnel.sock"))  # the file may be the one of an agent before
         ztunnel = Ztunnel(self.run / "ztunnel.sock", netns=None)
         await ztunnel.begin()
         return ztunnel
