@@ -145,7 +145,8 @@ def test_anchors_and_merge_keys_work() -> None:
             "template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c}]}}}",
             "Deployment d: spec.selector.matchLabels: does not select the labels of spec.template.metadata.labels",
         ),
-        ("[" * 100_000, "shop.yaml:1:66: nested more than 64 levels deep"),
+        ("[" * 100, "shop.yaml:1:66: nested more than 64 levels deep"),
+        ("[" * 100_000, ": nested more than 64 levels deep"),
         ("a: !!python/object:os.system {}", "shop.yaml:1:4: the tag "),
     ],
 )
