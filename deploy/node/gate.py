@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 from controller.store import kinds
@@ -80,14 +81,13 @@ class Gate:
 
     # --- inside
 
-    async def _join(self, uid: str, request: Request, told: object) -> None:
+    async def _join(self, uid: str, request: Request, told: Callable[[str], None]) -> None:
         if uid in self._releasing:
             await asyncio.wait({self._releasing[uid]})
         try:
             self._networks.told(uid, self._on_host(request.netns), request.container)
         except (OSError, ValueError) as error:
             raise Refused(f"the network namespace of pod {request.namespace}/{request.name}: {error}") from error
-        assert callable(told)
         await self._agent.admitted(uid, told, request.addresses)
 
     def _on_host(self, path: str) -> Path:
