@@ -27,7 +27,8 @@ from .frames import (
     unpack_settings,
 )
 from .guard import Excess
-from .headers import BlockAssembler, Fields, HeaderDecoder, HeadersTooLarge
+from .header_decoder import HeaderDecoder, HeadersTooLarge
+from .headers import BlockAssembler, Fields
 from .limits import Role
 from .reader import STREAM_BITS, FrameReader
 from .streams import Stream

@@ -13,7 +13,7 @@ import hpack
 
 from mesh.hbone import BadRequest, Connection, ConnectionFailed, ConnectRequest, ErrorCode, Limits, Role, messages
 from mesh.hbone.connect_headers import build_forwarded, parse_baggage, parse_forwarded
-from mesh.hbone.headers import HeaderDecoder, HeadersTooLarge
+from mesh.hbone.header_decoder import HeaderDecoder, HeadersTooLarge
 from mesh.model.address import SocketAddress, canonical
 from mesh.model.identity import SpiffeId
 from tests.fuzz.engine import Target
