@@ -26,6 +26,7 @@ HOT = (
     "mesh/model/index.py",
     "mesh/model/state.py",
     "mesh/policy/*.py",
+    "mesh/runtime/style.py",
     "ztunnel/plan/*.py",
     "ztunnel/worker/*.py",
     "waypoint/*.py",

@@ -17,6 +17,7 @@ from mesh.runtime import logs
 from mesh.runtime.lines import LineWriter
 from mesh.runtime.pages import forget_startup_code
 from mesh.runtime.readiness import Readiness
+from mesh.runtime.style import Style
 from mesh.wire.generated.discovery_pb2 import DeltaDiscoveryRequest
 from waypoint.admin.dump import config_dump, gauges
 from waypoint.admin.pages import Page, Pages, Shown
@@ -50,7 +51,7 @@ class Process:
         self._alone = alone
         self._stopping = asyncio.Event()
         self._metrics = Metrics(_version(), loop.time, lambda: gauges(self._core))
-        access = AccessLog(writer, logs.Style(config.log_json), loop.time) if config.access_log else None
+        access = AccessLog(writer, Style(config.log_json), loop.time) if config.access_log else None
         telemetry = Telemetry(self._metrics.traffic, access)
         self._core = Core(loop, config.own, config.identity.trust_domain, telemetry)
         self._readiness = Readiness(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 DEFAULT_TRUST_DOMAIN = "cluster.local"
 
@@ -11,9 +11,9 @@ DEFAULT_TRUST_DOMAIN = "cluster.local"
 _FORM = re.compile(r"spiffe://([a-z0-9._-]+)/ns/([a-z0-9.-]+)/sa/([A-Za-z0-9._-]+)")
 
 
-@dataclass(frozen=True, slots=True)
-class SpiffeId:
-    """The identity of a workload: its trust domain, namespace and service account."""
+class SpiffeId(NamedTuple):
+    """The identity of a workload: its trust domain, namespace and service account. A tuple, because it is part of what
+    tunnels, names and counts are looked up by, several times for each connection."""
 
     trust_domain: str
     namespace: str

@@ -1,17 +1,13 @@
-"""Log lines as Istio's ztunnel writes them: time, level, target and message separated by tabs, then key=value pairs;
-or one JSON object per line with the same keys.
-"""
+"""Python's loggers, by target and level, to the one writer of the process."""
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from mesh.runtime.lines import LineWriter
+from mesh.runtime.style import Style
 
 LEVELS = {
     "off": logging.CRITICAL + 10,
@@ -55,32 +51,11 @@ def parse_levels(text: str) -> dict[str, str]:
     return levels
 
 
-@dataclass(frozen=True, slots=True)
-class Style:
-    """How lines look: text, or JSON."""
-
-    as_json: bool = False
-
-    def pairs(self, fields: Mapping[str, object]) -> str:
-        """Part of a line. Fields that are None or empty are left out."""
-        shown = {name: value for name, value in fields.items() if value not in (None, "")}
-        if self.as_json:
-            return json.dumps(shown, default=str)[1:-1]
-        return " ".join([f"{name}={_quoted(value)}" for name, value in shown.items()])
-
-    def line(self, when: float, level: str, target: str, message: str, parts: Sequence[str]) -> str:
-        """One line. `when` is seconds since the epoch; `parts` are what `pairs` has made."""
-        stamp = datetime.fromtimestamp(when, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        if self.as_json:
-            head = {"level": level, "time": stamp, "scope": target, "message": message}
-            return "{" + ", ".join([json.dumps(head)[1:-1], *filter(None, parts)]) + "}"
-        return "\t".join([stamp, level, target, _one_line(message), " ".join(filter(None, parts))]).rstrip("\t")
-
-    def write(self, logger: logging.Logger, level: int, message: str, parts: Sequence[str]) -> None:
-        """Without a LogRecord, whose making costs as much as the line: for lines that come by the thousand. The caller
-        has asked `logger.isEnabledFor(level)`; before `configure` there is nowhere to write to."""
-        if _writers:
-            _writers[0].write(self.line(time.time(), _NAMES[level], logger.name, message, parts))
+def write_line(style: Style, target: str, level: int, message: str, parts: Sequence[str]) -> None:
+    """Without a LogRecord, whose making costs as much as the line: for lines that come by the thousand. The caller has
+    asked the target's logger `isEnabledFor(level)`; before `configure` there is nowhere to write to."""
+    if _writers:
+        _writers[0].write(style.line(time.time(), _NAMES[level], target, message, parts))
 
 
 _writers: list[LineWriter] = []  # the one that `configure` was given last
@@ -102,15 +77,3 @@ class _Handler(logging.Handler):
             self._writer.write(self._style.line(record.created, level, record.name, message, parts))
         except Exception:
             self.handleError(record)
-
-
-def _quoted(value: object) -> str:
-    text = str(value)
-    if isinstance(value, int | float):
-        return text
-    plain = text.isprintable() and '"' not in text and "\\" not in text  # nearly all: no need for the encoder
-    return f'"{text}"' if plain else json.dumps(text, ensure_ascii=False)
-
-
-def _one_line(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", " ") if "\n" in text or "\t" in text else text

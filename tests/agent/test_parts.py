@@ -17,7 +17,7 @@ from mesh.model.identity import SpiffeId
 from mesh.model.state import MeshState
 from mesh.model.update import MeshUpdate
 from mesh.model.workload import Locality, Service, Workload, WorkloadUid
-from mesh.runtime.logs import Style
+from mesh.runtime.style import Style
 from mesh.wire.generated import zds_pb2
 from ztunnel.agent import zds
 from ztunnel.agent.access_log import AccessLog

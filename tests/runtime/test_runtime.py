@@ -15,6 +15,7 @@ from mesh.runtime.backoff import Backoff
 from mesh.runtime.drain import drain_deadline
 from mesh.runtime.lines import LineWriter
 from mesh.runtime.readiness import Readiness
+from mesh.runtime.style import Style
 
 WHEN = 1_700_000_000.25
 
@@ -87,7 +88,7 @@ def test_a_closed_pipe_is_no_error() -> None:
 
 def test_text_lines_have_istios_form() -> None:
     fields = {"src.addr": "10.0.0.1:80", "error": "", "bytes_sent": 3, "none": None, "q": 'a "b"'}
-    style = logs.Style()
+    style = Style()
     line = style.line(WHEN, "info", "access", "connection complete", [style.pairs(fields)])
     assert line == (
         "2023-11-14T22:13:20.250000Z\tinfo\taccess\tconnection complete\t"
@@ -98,7 +99,7 @@ def test_text_lines_have_istios_form() -> None:
 @given(st.text(), st.text())
 def test_one_record_is_one_line(message: str, value: str) -> None:
     for as_json in (True, False):
-        style = logs.Style(as_json)
+        style = Style(as_json)
         line = style.line(WHEN, "info", "t", message, [style.pairs({"field": value}), "", style.pairs({"n": 1})])
         assert "\n" not in line
         if as_json:

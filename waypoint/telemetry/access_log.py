@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from mesh.runtime.lines import LineWriter
-from mesh.runtime.logs import Style
+from mesh.runtime.style import Style
 from waypoint.exchange.exchange import Record
 from waypoint.plan.hop import Hop
 from waypoint.plan.target import Refusal

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from mesh.runtime.logs import Style
-from ztunnel.agent.telemetry import Names, log_client, log_outcome, log_server
+from mesh.runtime.logs import write_line
+from mesh.runtime.style import Style
+from ztunnel.agent.telemetry import Names, log_client, log_outcome
 from ztunnel.feed import Connection
 
 TARGET = "access"
@@ -21,17 +22,11 @@ class AccessLog:
     def write(self, connection: Connection, names: Names) -> None:
         level, text = _kind(connection)
         if self._log.isEnabledFor(level):
-            self._style.write(self._log, level, text, self.parts(connection, names))
+            write_line(self._style, TARGET, level, text, self.parts(connection, names))
 
     def parts(self, connection: Connection, names: Names) -> list[str]:
         render = self._style.pairs
-        return [
-            render(log_client(connection)),
-            names.log_source,
-            render(log_server(connection)),
-            names.log_destination,
-            render(log_outcome(connection)),
-        ]
+        return [render(log_client(connection)), names.log, render(log_outcome(connection))]
 
 
 def _kind(connection: Connection) -> tuple[int, str]:

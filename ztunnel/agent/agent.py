@@ -15,6 +15,7 @@ from mesh.model.update import MeshUpdate
 from mesh.runtime import logs
 from mesh.runtime.lines import LineWriter
 from mesh.runtime.readiness import Readiness
+from mesh.runtime.style import Style
 from ztunnel.agent.access_log import AccessLog
 from ztunnel.agent.admin import Servers, View
 from ztunnel.agent.ca import CertificateAuthority
@@ -92,7 +93,7 @@ class Agent:
             config, self._mesh, self._secrets, self._pods, self._workers, self._writer, self._readiness
         )
         self._metrics = Metrics(version(), self._status.metrics)
-        style = logs.Style(as_json=config.process.log_json)
+        style = Style(as_json=config.process.log_json)
         self._names = NameBook(style.pairs)
         self._access_log = AccessLog(style)
         self._xds = XdsClient(config.xds, config.node, self._mesh.received, self._metrics)

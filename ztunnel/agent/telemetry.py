@@ -75,8 +75,7 @@ class Names:
 
     ends: Ends
     labels: tuple[str, ...]  # values for LABELS of what opens and closes
-    log_source: str  # their part of the access log, as `render` of `NameBook` writes it
-    log_destination: str
+    log: str  # their part of the access log, as `render` of `NameBook` writes it
 
 
 class NameBook:
@@ -95,15 +94,15 @@ class NameBook:
             connection.source_identity,
             connection.destination_identity,
             connection.destination_service,
+            connection.destination,
+            connection.actual,
         )
         found, now = self._known.get(key), ends(connection, state)
         if found is not None and _same(found.ends, now):
             return found
         if len(self._known) >= REMEMBERED:
             self._known.clear()
-        source, destination = log_source(connection, now), log_destination(connection, now)
-        names = Names(now, labels(connection, now), self._render(source), self._render(destination))
-        self._known[key] = names
+        names = self._known[key] = Names(now, labels(connection, now), self._render(log_ends(connection, now)))
         return names
 
 
@@ -112,26 +111,19 @@ def _same(one: Ends, other: Ends) -> bool:
     return one.source is other.source and one.destination is other.destination and one.service is other.service
 
 
-# --- the access log: Istio's fields in Istio's order, which are these four parts; what is empty is left out
+# --- the access log: Istio's fields in Istio's order, which are these three parts; what is empty is left out
 
 
 def log_client(connection: Connection) -> Fields:
     return {"src.addr": str(connection.source)}
 
 
-def log_source(connection: Connection, known: Ends) -> Fields:
-    return _log_side("src", known.source, connection.source_identity)
-
-
-def log_server(connection: Connection) -> Fields:
-    fields = {"dst.addr": str(connection.actual or connection.destination)}
-    if connection.direction == OUTBOUND and connection.protocol == HBONE:
-        fields["dst.hbone_addr"] = str(connection.destination)
-    return fields
-
-
-def log_destination(connection: Connection, known: Ends) -> Fields:
+def log_ends(connection: Connection, known: Ends) -> Fields:
+    tunnelled = connection.direction == OUTBOUND and connection.protocol == HBONE
     return {
+        **_log_side("src", known.source, connection.source_identity),
+        "dst.addr": str(connection.actual or connection.destination),
+        "dst.hbone_addr": str(connection.destination) if tunnelled else "",
         "dst.service": connection.destination_service,
         **_log_side("dst", known.destination, connection.destination_identity),
         "direction": connection.direction,
