@@ -75,7 +75,8 @@ class Unanswered:
 
     # --- the app
 
-    def said(self, data: bytes) -> None:
+    def said(self, data: bytes | memoryview) -> None:
+        """A view is copied only as far as it is kept."""
         if self._state == DOUBT:
             return
         if self._state == ANSWERED:
@@ -84,7 +85,7 @@ class Unanswered:
             self._body(data)
         else:
             self._state = ASKED
-            self._asked += data
+            self._asked += bytes(data)
             self._head()
 
     def _head(self) -> None:
@@ -106,7 +107,7 @@ class Unanswered:
         if body:
             self._body(body)
 
-    def _body(self, data: bytes) -> None:
+    def _body(self, data: bytes | memoryview) -> None:
         if self._owed < 0:
             return
         if len(data) > self._owed:  # it pipelines
@@ -116,7 +117,7 @@ class Unanswered:
         if len(self._asked) + len(data) > MOST:
             self._to_repeat = False
         else:
-            self._asked += data
+            self._asked += bytes(data)
 
     # --- the waypoint
 

@@ -162,7 +162,7 @@ class Stream:
             return
         self._from_app += size
         if self._unanswered is not None:
-            self._unanswered.said(bytes(room[:size]))
+            self._unanswered.said(room[:size])
         tunnel.commit(self._id, size)
         if (self._hangup or size == len(room)) and not self._queued:
             self._queued = True
