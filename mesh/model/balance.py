@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from mesh.model.address import Ip, SocketAddress, is_v6
 from mesh.model.index import Endpoints
@@ -22,8 +23,7 @@ from mesh.model.workload import (
 Chance = Callable[[], float]  # a number in [0, 1), as random.random gives
 
 
-@dataclass(frozen=True, slots=True)
-class Dial:
+class Dial(Struct, frozen=True):
     """One connection that is being planned: who opens it, to what address, and which endpoints have failed it."""
 
     mesh: MeshState
@@ -33,16 +33,14 @@ class Dial:
     avoid: frozenset[WorkloadUid] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Upstream:
+class Upstream(Struct, frozen=True):
     """An endpoint, and where its app listens for what the service's port stands for."""
 
     workload: Workload
     address: SocketAddress
 
 
-@dataclass(frozen=True, slots=True)
-class Unavailable:
+class Unavailable(Struct, frozen=True):
     """No endpoint can take the connection."""
 
     reason: str

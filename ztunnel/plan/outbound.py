@@ -8,8 +8,9 @@ What the mesh demands and cannot give is refused, never sent in plain text.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
+
+from msgspec.structs import replace
 
 from mesh.model.address import SocketAddress, is_loopback
 from mesh.model.balance import Chance, Dial, Unavailable, Upstream, choose_ip, choose_upstream
