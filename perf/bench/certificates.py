@@ -39,7 +39,7 @@ def issue_from(authority: Authority, directory: Path, identity: SpiffeId, now: d
         chain=_written(directory / f"{account}-chain.pem", chain),
         key=_written(directory / f"{account}-key.pem", key),
         both=_written(directory / f"{account}.pem", chain + key),
-        roots=_written(directory / "roots.pem", roots),
+        roots=_written(directory / f"{account}-roots.pem", roots),
     )
 
 
