@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 PROTOCOL = b"h2"
 CLOSED = "the peer closed the connection"
 SMALL = 16 << 10  # bytes: a queue that never held more is not worth exchanging
+RECEIVE_SIZE = 256 << 10  # ciphertext per read: many records, and still a fair turn for the others
 OUTGOING_ROOM = 512 << 10  # what one turn of a tunnel seals at most, and more: 320 KiB of frames and 22 B per record
 
 # Looked up once: these are called for every turn of a tunnel.
@@ -30,7 +31,10 @@ _take: Final[Any] = lib.BIO_read
 _pending: Final[Any] = lib.BIO_get_mem_data
 _where: Final[Any] = ffi.new("char **")
 
-# What is taken out is sent before anything else is taken out, so one buffer serves all sessions of the process.
+# What is received is fed before anything else is received, and what is taken out is sent before anything else is taken
+# out: so one buffer of each kind serves all sessions of the process.
+ciphertext: Final = memoryview(bytearray(RECEIVE_SIZE))
+_ciphertext_start: Final[Any] = ffi.from_buffer(ciphertext)
 _outgoing: Final = memoryview(bytearray(OUTGOING_ROOM))
 _outgoing_start: Final[Any] = ffi.from_buffer(_outgoing)
 
@@ -45,15 +49,15 @@ class TlsSession:
         self._outgoing: Any = None
         self._most = 0  # bytes that were queued at once since `tidy`
         self._large = False  # the queues have grown
+        self._eof = False
         self._take_new_queues()
         (lib.SSL_set_accept_state if server else lib.SSL_set_connect_state)(self._ssl)
         self._ended: TlsFailed | TlsClosed | None = None
         self._established = False
 
-    def feed(self, ciphertext: bytes | bytearray | memoryview) -> None:
-        """Take bytes that came from the peer."""
-        size = len(ciphertext)
-        if _put(self._incoming, _from_buffer(ciphertext), size) != size:
+    def feed(self, size: int) -> None:
+        """Take the first `size` bytes of `ciphertext`, which came from the peer."""
+        if _put(self._incoming, _ciphertext_start, size) != size:
             raise MemoryError("OpenSSL has no memory for what was received")
         if size > self._most:
             self._most = size
@@ -61,6 +65,7 @@ class TlsSession:
     def feed_eof(self) -> None:
         """The peer's transport has ended."""
         lib.BIO_set_mem_eof_return(self._incoming, openssl.END)
+        self._eof = True
 
     def handshake(self) -> bool:
         """Go on with the handshake; True once it is done. Raises TlsFailed, also for a peer without ALPN h2."""
@@ -84,15 +89,19 @@ class TlsSession:
         """
         self._raise_end()
         ssl, start = self._ssl, _from_buffer(buffer)
-        filled, room = 0, len(buffer)
-        while filled < room:
-            size: int = _read(ssl, start + filled, room - filled)  # one record
+        room = len(buffer)
+        filled: int = _read(ssl, start, room)  # one record
+        if filled <= 0:
+            self._note_end(filled)
+            self._raise_end()
+            return 0
+        # OpenSSL takes record by record out of the queue: an empty one has nothing more, and need not be asked for it.
+        while filled < room and (self._eof or _pending(self._incoming, _where)):
+            size: int = _read(ssl, start + filled, room - filled)
             if size <= 0:
                 self._note_end(size)
                 break
             filled += size
-        if not filled:
-            self._raise_end()
         return filled
 
     @property

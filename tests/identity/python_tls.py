@@ -29,7 +29,7 @@ class PythonTls:
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self.tls = context.wrap_bio(self._incoming, self._outgoing, server_side=False, session=session)
 
-    def feed(self, ciphertext: bytes | memoryview) -> None:
+    def feed(self, ciphertext: bytes | bytearray | memoryview) -> None:
         self._incoming.write(ciphertext)
 
     def handshake(self) -> bool:

@@ -13,11 +13,10 @@ from typing import ClassVar, cast
 
 from mesh.hbone import SERVER_LIMITS, Budget, Connection, ConnectionFailed, Limits, Role
 from mesh.identity.errors import PeerRejected, TlsClosed, TlsFailed
-from mesh.identity.tls import TlsSession
+from mesh.identity.session import RECEIVE_SIZE, TlsSession, ciphertext
 from mesh.model.identity import SpiffeId
 from waypoint.streams import Multiplex, Stream
 
-RECEIVE_SIZE = 256 << 10  # ciphertext per read: many records, and still a fair turn for the others
 HANDSHAKE_TIMEOUT = 10.0  # seconds for TLS and SETTINGS, which need no decision of anybody
 PING_INTERVAL = 10.0  # seconds, as Istio's
 PING_TIMEOUT = 20.0
@@ -26,8 +25,7 @@ PING = b"ambit-ka"
 STREAM_WINDOW = 256 << 10  # bytes that one stream may make us hold while nobody takes them
 WINDOW_GROWTH = 64 << 20  # bytes by which all windows of the process may grow
 
-# What is received is used up before anything else runs, so one buffer of each kind serves all tunnels of the process.
-_ciphertext = memoryview(bytearray(RECEIVE_SIZE))
+# What is decrypted is used up before anything else runs, so one buffer serves all tunnels of the process.
 _plaintext = memoryview(bytearray(RECEIVE_SIZE + SERVER_LIMITS.max_header_list))
 _growth = Budget(WINDOW_GROWTH)
 
@@ -113,12 +111,12 @@ class Tunnel(Multiplex[Stream], asyncio.BufferedProtocol, ABC):
         self._take_in()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return _ciphertext
+        return ciphertext
 
     def buffer_updated(self, nbytes: int) -> None:
         if self.closed:
             return
-        self._session.feed(_ciphertext[:nbytes])
+        self._session.feed(nbytes)
         self._unanswered_since = None
         self._take_in()
 
@@ -203,12 +201,12 @@ class Tunnel(Multiplex[Stream], asyncio.BufferedProtocol, ABC):
             if connection is not None and connection.staged:
                 self._session.write(connection.outgoing())
                 connection.sent()
-            ciphertext = self._session.take_out()
+            sealed = self._session.take_out()
         except (TlsFailed, TlsClosed) as error:
             self._close(str(error))
             return False
-        if ciphertext and self._transport is not None:
-            self._transport.write(bytes(ciphertext))  # the view is everybody's
+        if sealed and self._transport is not None:
+            self._transport.write(bytes(sealed))  # the view is everybody's
         return True
 
     # --- time

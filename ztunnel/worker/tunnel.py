@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from mesh.hbone import CLIENT_LIMITS, SERVER_LIMITS, Budget, Connection, ConnectionFailed, ErrorCode, Limits, Role
 from mesh.identity.errors import PeerRejected, TlsClosed, TlsFailed
-from mesh.identity.tls import TlsSession
+from mesh.identity.session import RECEIVE_SIZE, TlsSession, ciphertext
 from mesh.model.identity import SpiffeId
 from ztunnel.plan.plan import Flag
 from ztunnel.worker.context import Context
@@ -21,13 +21,11 @@ from ztunnel.worker.loop import HANGUP, OUT, Callback, Timer
 from ztunnel.worker.occupants import Occupant, Occupants
 from ztunnel.worker.sockets import say
 
-RECEIVE_SIZE = 256 << 10  # ciphertext per recv: many records, and still a fair turn for the others
 FAREWELL_TIMEOUT = 5.0  # for the last bytes of a tunnel that is closed on purpose
 PING = b"ambit-ka"
 WINDOW_GROWTH = 64 << 20  # by which all windows of the process may grow: 16 streams at full speed, and a bound
 
-# What is received is used up before anything else runs, so one buffer of each kind serves all tunnels of the process.
-_ciphertext = memoryview(bytearray(RECEIVE_SIZE))
+# What is decrypted is used up before anything else runs, so one buffer serves all tunnels of the process.
 _plaintext = memoryview(bytearray(RECEIVE_SIZE + SERVER_LIMITS.max_header_list))
 _growth = Budget(WINDOW_GROWTH)
 
@@ -208,14 +206,14 @@ class Tunnel(Occupants, ABC):
         if self.closed:
             return
         try:
-            size = self._sock.recv_into(_ciphertext)
+            size = self._sock.recv_into(ciphertext)
         except BlockingIOError:
             size = -1
         except OSError as error:
             self._fail(self._flag(), f"the peer's connection broke: {say(error.errno or 0)}")
             return
         if size > 0:
-            self._session.feed(_ciphertext[:size])
+            self._session.feed(size)
             self._unanswered_since = None
             self.heard = self.loop.now
         elif size == 0:
@@ -287,15 +285,15 @@ class Tunnel(Occupants, ABC):
             if connection is not None and connection.staged:
                 self._session.write(connection.outgoing())
                 connection.sent()
-            ciphertext = self._session.take_out()
+            sealed = self._session.take_out()
         except TlsFailed as error:
             self._fail(self._flag(), str(error))
             return
-        sent = self._send(ciphertext) if ciphertext else 0
-        if sent == len(ciphertext):
+        sent = self._send(sealed) if sealed else 0
+        if sent == len(sealed):
             self._all_sent()
         elif not self.closed:
-            self._pending = memoryview(bytes(ciphertext[sent:]))  # what take_out returned is everybody's
+            self._pending = memoryview(bytes(sealed[sent:]))  # what take_out returned is everybody's
 
     def _send_pending(self) -> None:
         assert self._pending is not None
@@ -306,10 +304,10 @@ class Tunnel(Occupants, ABC):
         elif sent and not self.closed:
             self._pending = self._pending[sent:]
 
-    def _send(self, ciphertext: memoryview) -> int:
+    def _send(self, sealed: memoryview) -> int:
         """How much of it the kernel has taken."""
         try:
-            return self._sock.send(ciphertext)
+            return self._sock.send(sealed)
         except BlockingIOError:
             return 0
         except OSError as error:
