@@ -19,7 +19,12 @@ class Style:
     def pairs(self, fields: Mapping[str, object]) -> str:
         """Part of a line. Fields that are None or empty are left out."""
         if self.as_json:
-            shown = {name: value for name, value in fields.items() if value is not None and value != ""}
+            # Tuples are addresses and identities, which have words of their own.
+            shown = {
+                name: str(value) if isinstance(value, tuple) else value
+                for name, value in fields.items()
+                if value is not None and value != ""
+            }
             return json.dumps(shown, default=str)[1:-1]
         return " ".join(
             [

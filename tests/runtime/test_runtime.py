@@ -10,6 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mesh.model.address import SocketAddress, canonical
+from mesh.model.identity import SpiffeId
 from mesh.runtime import logs
 from mesh.runtime.backoff import Backoff
 from mesh.runtime.drain import drain_deadline
@@ -105,6 +107,15 @@ def test_one_record_is_one_line(message: str, value: str) -> None:
         if as_json:
             assert json.loads(line)["message"] == message
             assert json.loads(line)["n"] == 1
+
+
+@pytest.mark.parametrize("as_json", [True, False])
+def test_addresses_and_identities_are_words(as_json: bool) -> None:
+    style = Style(as_json)
+    address, identity = SocketAddress(canonical("fd00::1"), 80), SpiffeId("cluster.local", "shop", "web")
+    line = style.line(WHEN, "info", "t", "m", [style.pairs({"a": address, "i": identity})])
+    assert '"[fd00::1]:80"' in line
+    assert '"spiffe://cluster.local/ns/shop/sa/web"' in line
 
 
 def test_levels_by_target() -> None:
