@@ -18,21 +18,12 @@ class Style:
 
     def pairs(self, fields: Mapping[str, object]) -> str:
         """Part of a line. Fields that are None or empty are left out."""
+        shown = {name: value for name, value in fields.items() if value is not None and value != ""}
         if self.as_json:
             # Tuples are addresses and identities, which have words of their own.
-            shown = {
-                name: str(value) if isinstance(value, tuple) else value
-                for name, value in fields.items()
-                if value is not None and value != ""
-            }
-            return json.dumps(shown, default=str)[1:-1]
-        return " ".join(
-            [
-                f'{name}="{value}"' if type(value) is str and _is_plain(value) else f"{name}={_quoted(value)}"
-                for name, value in fields.items()
-                if value is not None and value != ""
-            ]
-        )
+            words = {name: str(value) if isinstance(value, tuple) else value for name, value in shown.items()}
+            return json.dumps(words, default=str)[1:-1]
+        return " ".join([f"{name}={_quoted(value)}" for name, value in shown.items()])
 
     def line(self, when: float, level: str, target: str, message: str, parts: Sequence[str]) -> str:
         """One line. `when` is seconds since the epoch; `parts` are what `pairs` has made."""
@@ -50,16 +41,12 @@ def _second(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-def _is_plain(text: str) -> bool:
-    """Nearly all is: no need for the encoder."""
-    return text.isprintable() and '"' not in text and "\\" not in text
-
-
 def _quoted(value: object) -> str:
-    text = str(value)
     if isinstance(value, (int, float)):
-        return text
-    return f'"{text}"' if _is_plain(text) else json.dumps(text, ensure_ascii=False)
+        return str(value)
+    text = str(value)
+    plain = text.isprintable() and '"' not in text and "\\" not in text  # nearly all: no need for the encoder
+    return f'"{text}"' if plain else json.dumps(text, ensure_ascii=False)
 
 
 def _one_line(text: str) -> str:
