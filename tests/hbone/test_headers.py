@@ -48,6 +48,17 @@ def test_a_block_is_decoded_anew_when_the_table_has_changed() -> None:
     assert decoder.decode(b"\xbe") == [("a", "c")]
 
 
+@pytest.mark.parametrize("huffman", [True, False])
+def test_the_table_counts_octets(huffman: bool) -> None:
+    """Not characters: both fields would fit into its 4096 then."""
+    encoder, decoder = hpack.Encoder(), HeaderDecoder(1 << 16)
+    decoder.decode(encoder.encode([("a", "\u00e9" * 1500)], huffman=huffman))
+    assert decoder.decode(b"\xbe") == [("a", "\u00e9" * 1500)]
+    decoder.decode(encoder.encode([("b", "x" * 1100)], huffman=huffman))
+    with pytest.raises(ConnectionFailed, match="beyond the table"):
+        decoder.decode(b"\xbf")
+
+
 def test_tunnels_open_with_equal_bytes() -> None:
     connect = [(":method", "CONNECT"), (":authority", "10.0.0.1:80")]
     assert encode(connect) == encode(connect)

@@ -249,6 +249,7 @@ def test_the_end_of_the_transport_is_a_close() -> None:
     server.feed_eof()
     buffer = memoryview(bytearray(100))
     assert server.read_into(buffer) == 10
+    assert server.ended, "nothing else tells of it"
     for _ in range(2):
         with pytest.raises(TlsClosed):
             server.read_into(buffer)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -17,8 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from controller.authority import issuer
+from controller.authority.authority import Authority
+from mesh.model.identity import SpiffeId
 from perf.bench import chart, document, table
 from perf.bench.cases import CASES, METRICS, Case, Job, Mode, Name, schedule, select
+from perf.bench.certificates import TRUST_DOMAIN, issue, issue_from
 from perf.bench.quiet import Moment, cores_of_others
 from perf.bench.results import Result, Row, as_json, rows
 
@@ -177,6 +182,16 @@ def test_the_chart_shows_better_to_the_right_whatever_the_metric() -> None:
 
 def test_what_has_no_partner_is_not_drawn() -> None:
     assert bars(rows([ROUND_TRIPS], measured(ROUND_TRIPS, Name.AMBIT, {"p50": 1}))) == []
+
+
+def test_pairs_of_two_authorities_keep_their_roots(tmp_path: Path) -> None:
+    """A proxy that is started anew reads its files again."""
+    one = issue(tmp_path, "server")
+    before = one.roots.read_text()
+    now, identity = datetime.now(UTC), SpiffeId(TRUST_DOMAIN, "other", "waypoint")
+    other = Authority(issuer.load_or_create(tmp_path / "other-ca", TRUST_DOMAIN, now), TRUST_DOMAIN)
+    assert issue_from(other, tmp_path, identity, now).roots.read_text() != before
+    assert one.roots.read_text() == before
 
 
 def test_what_others_used_is_what_neither_we_nor_ours_did() -> None:
